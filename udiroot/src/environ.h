@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Environment algebra (spec: runtime contract, section 11): an environment is a `struct strings` of NAME=value.
+ */
+#ifndef SHIFTER_ENVIRON_H
+#define SHIFTER_ENVIRON_H
+
+#include "error.h"
+#include "text.h"
+
+struct site_environ { /* siteEnv, siteEnvAppend, siteEnvPrepend, siteEnvUnset, of the site or of one module */
+    struct strings set, append, prepend, unset;
+};
+
+const char *environ_get(const struct strings *env, const char *name);
+void environ_set(struct strings *env, const char *name_value);     /* NAME=value, the value may be empty */
+void environ_append(struct strings *env, const char *name_value);
+void environ_prepend(struct strings *env, const char *name_value);
+void environ_unset(struct strings *env, const char *name);
+void environ_apply_site(struct strings *env, const struct site_environ *site);
+
+/* Is the text NAME=value with a non-empty name free of control characters? */
+int environ_check(const char *name_value, struct error *e);
+/* Reads an --env-file from an open descriptor (opened with the user's rights): appends NAME=value lines to `out`. */
+int environ_read_file(int fd, const char *name, struct strings *out, struct error *e);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "error.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int error_set(struct error *e, int errnum, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int used = vsnprintf(e->text, sizeof e->text, format, arguments);
+    va_end(arguments);
+    if (used < 0)
+        used = 0;
+    if (errnum > 0 && (size_t)used < sizeof e->text)
+        (void)snprintf(e->text + used, sizeof e->text - (size_t)used, ": %s", strerror(errnum));
+    /* Names come from users and images: nothing of them may steer the terminal that shows the message. */
+    for (char *c = e->text; *c != '\0'; c++)
+        if (iscntrl((unsigned char)*c))
+            *c = '?';
+    return -1;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Strings, string lists and scope-bound clean-up. Nothing here does I/O; nothing here returns on exhausted memory.
+ */
+#ifndef SHIFTER_TEXT_H
+#define SHIFTER_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+void *text_alloc(size_t size);                   /* zeroed */
+void *text_grow(void *array, size_t count, size_t item_size); /* realloc to count items, overflow checked */
+char *text_copy(const char *s);
+char *text_copy_n(const char *s, size_t n);
+char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+struct strings { /* NULL-terminated at all times, so items can be handed to execve */
+    char **items;
+    size_t count;
+};
+
+void strings_add(struct strings *list, const char *s);      /* copies */
+void strings_take(struct strings *list, char *owned);       /* takes over */
+bool strings_contain(const struct strings *list, const char *s);
+void strings_free(struct strings *list);
+
+/* "a/b" lies at or below "a" but "ab" does not: the one path comparison of the project, on components. Both absolute;
+ * repeated slashes and trailing slashes are insignificant. No file system access. */
+bool path_is_below(const char *path, const char *base);
+
+static inline void cleanup_free_(void *p) { free(*(void **)p); }
+static inline void cleanup_close_(const int *fd) { if (*fd >= 0) (void)close(*fd); }
+#define CLEANUP_FREE __attribute__((cleanup(cleanup_free_)))
+#define CLEANUP_CLOSE __attribute__((cleanup(cleanup_close_)))
+
+#endif

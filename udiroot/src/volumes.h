@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Volume maps, `from:to[:flag]...` joined with `;` (spec: runtime contract, section 8). Parsing only: no file access.
+ */
+#ifndef SHIFTER_VOLUMES_H
+#define SHIFTER_VOLUMES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+
+enum volume_flags {
+    VOLUME_RO = 1 << 0,
+    VOLUME_REC = 1 << 1,
+    VOLUME_SLAVE = 1 << 2,
+    VOLUME_PRIVATE = 1 << 3,
+    VOLUME_PER_NODE_CACHE = 1 << 4
+};
+
+struct volume {
+    char *from;             /* absolute, cleaned of "//", "/./" and trailing slashes; never contains a ".." component */
+    char *to;               /* same */
+    unsigned flags;         /* enum volume_flags */
+    uint64_t cache_size;    /* bytes, with VOLUME_PER_NODE_CACHE */
+};
+
+struct volumes {
+    struct volume *items;
+    size_t count;
+};
+
+enum volume_origin { VOLUME_OF_SITE, VOLUME_OF_USER };
+
+/* Appends the maps of `text` to `out`. A bad map is an error that names it; characters are never dropped. */
+int volumes_parse(const char *text, enum volume_origin origin, struct volumes *out, struct error *e);
+char *volumes_signature(const struct volumes *v); /* canonical sorted text of section 8.4; caller frees */
+void volumes_free(struct volumes *v);
+
+#endif
