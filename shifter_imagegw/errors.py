@@ -31,8 +31,6 @@ Every message says what failed, on which object, why, and what to do next. Messa
 
 from __future__ import annotations
 
-from typing import Optional
-
 
 class ShifterError(Exception):
     """Root of all errors the gateway raises on purpose."""
@@ -101,11 +99,11 @@ class BlobTruncated(RegistryError):
 class LayerError(PullError):
     """A layer cannot be converted.
 
-    Attributes: ``digest`` of the layer (``sha256:…``) or None when not known yet, ``entry`` the path inside the layer or
-    None, ``reason`` in plain words.
+    Attributes: ``digest`` of the layer (``sha256:…``) or None when not known yet, ``entry`` the path inside
+    the layer or None, ``reason`` in plain words.
     """
 
-    def __init__(self, reason: str, *, digest: Optional[str] = None, entry: Optional[str] = None) -> None:
+    def __init__(self, reason: str, *, digest: str | None = None, entry: str | None = None) -> None:
         self.reason = reason
         self.digest = digest
         self.entry = entry
