@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One GET on the wire: TLS, proxies, time-outs and guarded addresses. No policy on answers.
+
+urllib3 does the HTTP; the sockets below it are ours (:mod:`shifter_imagegw.registry.address`). Environment variables
+count for proxies only: no netrc, no other certificate bundles, no cookies.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Timeout, make_headers
+
+from shifter_imagegw.errors import ConfigurationError, RegistryUnreachable
+from shifter_imagegw.registry.address import AddressGuard, connect, paced_tls_class
+from shifter_imagegw.registry.location import Location
+from shifter_imagegw.registry.settings import HttpSettings
+
+_USER_AGENT = "shifter-imagegw"
+
+
+class Unretryable(RegistryUnreachable):
+    """The registry cannot be reached, and trying again would not help (unknown name, untrusted certificate)."""
+
+
+class Transport:
+    """Connections on behalf of one location; safe to use from several threads."""
+
+    def __init__(self, location: Location, http: HttpSettings) -> None:
+        self._http = http
+        self._window = 2 * http.read_timeout
+        configured = [urlsplit(url).hostname or "" for url in (location.url, *location.mirrors)]
+        self._configured_hosts = frozenset(configured)
+        self._guard = AddressGuard(configured)
+        strict = _tls_context(location, verify=True, http=http, window=self._window)
+        own = _tls_context(location, verify=False, http=http, window=self._window) if location.insecure else strict
+        if location.insecure:
+            # Said once by the configuration check; a warning per request would only fill the log.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        self._own_tls, self._strict_tls = own, strict
+        self._own = self._pools(own, None)
+        self._foreign = self._pools(strict, self._guard)
+        self._proxies = urllib.request.getproxies_environment()
+        self._proxy_managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send one GET; the body of the answer is not read yet and never decoded.
+
+        Raises :class:`RegistryUnreachable` (worth another try) or :class:`Unretryable`.
+        """
+        manager = self._manager(urlsplit(url))
+        try:
+            return manager.request(
+                "GET",
+                url,
+                headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers},
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=Timeout(connect=self._http.connect_timeout, read=self._http.read_timeout),
+            )
+        except HTTPError as error:
+            raise connection_failure(error, urlsplit(url).netloc.rpartition("@")[2]) from error
+
+    def close(self) -> None:
+        """Close idle connections; requests under way end on their own."""
+        for manager in (self._own, self._foreign, *self._proxy_managers.values()):
+            manager.clear()
+
+    def _manager(self, url: SplitResult) -> urllib3.PoolManager:
+        own = (url.hostname or "") in self._configured_hosts
+        proxy = self._proxy_for(url)
+        if proxy is None:
+            return self._own if own else self._foreign
+        if not own:
+            self._guard.check_literal(url.hostname or "")
+        with self._lock:
+            key = (proxy, own)
+            if key not in self._proxy_managers:
+                self._proxy_managers[key] = self._via(proxy, self._own_tls if own else self._strict_tls)
+            return self._proxy_managers[key]
+
+    def _proxy_for(self, url: SplitResult) -> str | None:
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+        if not proxy or _bypassed(url, self._proxies):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+    def _pools(self, tls: ssl.SSLContext, guard: AddressGuard | None) -> urllib3.PoolManager:
+        manager = urllib3.PoolManager(**self._pool_options(tls))
+        manager.pool_classes_by_scheme = self._pool_classes(guard)
+        return manager
+
+    def _pool_options(self, tls: ssl.SSLContext) -> dict[str, Any]:
+        return {
+            "num_pools": 8,
+            "maxsize": self._http.connections,
+            "ssl_context": tls,
+            "cert_reqs": tls.verify_mode,
+        }
+
+    def _via(self, proxy: str, tls: ssl.SSLContext) -> urllib3.PoolManager:
+        """Connections through a proxy; its address is the site's choice and not guarded."""
+        parts = urlsplit(proxy)
+        if parts.scheme.startswith("socks"):
+            from urllib3.contrib.socks import SOCKSProxyManager  # noqa: PLC0415 - only sites with SOCKS need PySocks
+
+            scheme = "socks5h" if parts.scheme in ("socks", "socks5", "socks5h") else parts.scheme
+            return SOCKSProxyManager(urlunsplit(parts._replace(scheme=scheme)), **self._pool_options(tls))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(
+                "the proxy variables of the environment name an unusable proxy "
+                f"(scheme {parts.scheme!r}, host {parts.hostname!r}); use http://host:port or socks5://host:port"
+            )
+        headers = None
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            headers = make_headers(proxy_basic_auth=login)
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        manager = urllib3.ProxyManager(bare, proxy_headers=headers, **self._pool_options(tls))
+        manager.pool_classes_by_scheme = self._pool_classes(None)
+        return manager
+
+    def _pool_classes(self, guard: AddressGuard | None) -> dict[str, Any]:
+        http, window = self._http, self._window
+
+        def open_socket(connection: HTTPConnection | HTTPSConnection) -> socket.socket:
+            host, port = connection.host, connection.port
+            limits = {"timeout": http.connect_timeout, "window": window}
+            try:
+                return connect(host, port, guard=guard, min_rate=http.min_rate, **limits)
+            except socket.gaierror as error:
+                raise NameResolutionError(host, connection, error) from error
+            except TimeoutError as error:
+                raise ConnectTimeoutError(connection, str(error)) from error
+            except OSError as error:
+                raise NewConnectionError(connection, str(error)) from error
+
+        class Plain(HTTPConnection):
+            def _new_conn(self) -> socket.socket:
+                return open_socket(self)
+
+        class Tls(HTTPSConnection):
+            def _new_conn(self) -> socket.socket:
+                return open_socket(self)
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class TlsPool(HTTPSConnectionPool):
+            ConnectionCls = Tls
+
+        return {"http": PlainPool, "https": TlsPool}
+
+
+def connection_failure(error: BaseException, where: str) -> RegistryUnreachable:
+    """What a failed request or read means, in words without library internals, URLs or secrets."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return Unretryable(
+                f"{where}: certificate not accepted ({link.verify_message or link.reason}); configure the "
+                "authority's file as sslcacert of the location"
+            )
+        if isinstance(link, socket.gaierror):
+            kind = RegistryUnreachable if link.errno == socket.EAI_AGAIN else Unretryable
+            return kind(f"{where}: host name not resolved ({link.strerror}); check url and name service")
+    if isinstance(error, urllib3.exceptions.LocationValueError):
+        return Unretryable(f"{where}: not a usable address")
+    reason = next((link for link in reversed(chain) if isinstance(link, OSError)), error)
+    text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    return RegistryUnreachable(f"{where}: {text}; check that the registry is up and reachable from the gateway")
+
+
+def _tls_context(location: Location, *, verify: bool, http: HttpSettings, window: float) -> ssl.SSLContext:
+    """The system's authorities plus the location's own; TLS 1.2 or later."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = paced_tls_class(http.min_rate, window)
+    if location.ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=location.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "strerror", None) or "not a PEM certificate file"
+            raise ConfigurationError(
+                f"location {location.name!r}: cannot use sslcacert {str(location.ca_file)!r}: {reason}"
+            ) from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _bypassed(url: SplitResult, proxies: Mapping[str, str]) -> bool:
+    """no_proxy as the standard library reads it (names and their subdomains), and networks such as 10.0.0.0/8."""
+    host = url.hostname or ""
+    if urllib.request.proxy_bypass_environment(host, proxies):  # type: ignore[attr-defined]
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in proxies.get("no", "").split(","):
+        try:
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
