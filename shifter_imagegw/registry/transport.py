@@ -39,21 +39,14 @@ class Transport:
     """Connections on behalf of one location; safe to use from several threads."""
 
     def __init__(self, location: Location, http: HttpSettings) -> None:
+        self._location = location
         self._http = http
         self._window = 2 * http.read_timeout
         configured = [urlsplit(url).hostname or "" for url in (location.url, *location.mirrors)]
         self._configured_hosts = frozenset(configured)
         self._guard = AddressGuard(configured)
-        strict = _tls_context(location, verify=True, http=http, window=self._window)
-        own = _tls_context(location, verify=False, http=http, window=self._window) if location.insecure else strict
-        if location.insecure:
-            # Said once by the configuration check; a warning per request would only fill the log.
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        self._own_tls, self._strict_tls = own, strict
-        self._own = self._pools(own, None)
-        self._foreign = self._pools(strict, self._guard)
         self._proxies = urllib.request.getproxies_environment()
-        self._proxy_managers: dict[tuple[str, bool], urllib3.PoolManager] = {}
+        self._managers: dict[tuple[str, bool, str | None], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     def get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
@@ -78,21 +71,32 @@ class Transport:
 
     def close(self) -> None:
         """Close idle connections; requests under way end on their own."""
-        for manager in (self._own, self._foreign, *self._proxy_managers.values()):
-            manager.clear()
+        with self._lock:
+            for manager in self._managers.values():
+                manager.clear()
 
     def _manager(self, url: SplitResult) -> urllib3.PoolManager:
+        """Connections of one kind, made when first needed: loading the system's authorities takes 50 ms."""
         own = (url.hostname or "") in self._configured_hosts
         proxy = self._proxy_for(url)
-        if proxy is None:
-            return self._own if own else self._foreign
-        if not own:
+        if proxy is not None and not own:
             self._guard.check_literal(url.hostname or "")
         with self._lock:
-            key = (proxy, own)
-            if key not in self._proxy_managers:
-                self._proxy_managers[key] = self._via(proxy, self._own_tls if own else self._strict_tls)
-            return self._proxy_managers[key]
+            key = (url.scheme, own, proxy)
+            if key not in self._managers:
+                self._managers[key] = self._new_manager(*key)
+            return self._managers[key]
+
+    def _new_manager(self, scheme: str, own: bool, proxy: str | None) -> urllib3.PoolManager:
+        options: dict[str, Any] = {"num_pools": 8, "maxsize": self._http.connections}
+        if scheme == "https":
+            tls = self._tls_context(verify=not (own and self._location.insecure))
+            options.update(ssl_context=tls, cert_reqs=tls.verify_mode)
+        if proxy is not None:
+            return self._via(proxy, options)
+        manager = urllib3.PoolManager(**options)
+        manager.pool_classes_by_scheme = self._pool_classes(None if own else self._guard)
+        return manager
 
     def _proxy_for(self, url: SplitResult) -> str | None:
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
@@ -100,27 +104,14 @@ class Transport:
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 
-    def _pools(self, tls: ssl.SSLContext, guard: AddressGuard | None) -> urllib3.PoolManager:
-        manager = urllib3.PoolManager(**self._pool_options(tls))
-        manager.pool_classes_by_scheme = self._pool_classes(guard)
-        return manager
-
-    def _pool_options(self, tls: ssl.SSLContext) -> dict[str, Any]:
-        return {
-            "num_pools": 8,
-            "maxsize": self._http.connections,
-            "ssl_context": tls,
-            "cert_reqs": tls.verify_mode,
-        }
-
-    def _via(self, proxy: str, tls: ssl.SSLContext) -> urllib3.PoolManager:
+    def _via(self, proxy: str, options: Mapping[str, Any]) -> urllib3.PoolManager:
         """Connections through a proxy; its address is the site's choice and not guarded."""
         parts = urlsplit(proxy)
         if parts.scheme.startswith("socks"):
             from urllib3.contrib.socks import SOCKSProxyManager  # noqa: PLC0415 - only sites with SOCKS need PySocks
 
             scheme = "socks5h" if parts.scheme in ("socks", "socks5", "socks5h") else parts.scheme
-            return SOCKSProxyManager(urlunsplit(parts._replace(scheme=scheme)), **self._pool_options(tls))
+            return SOCKSProxyManager(urlunsplit(parts._replace(scheme=scheme)), **options)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(
                 "the proxy variables of the environment name an unusable proxy "
@@ -131,9 +122,29 @@ class Transport:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers = make_headers(proxy_basic_auth=login)
         bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        manager = urllib3.ProxyManager(bare, proxy_headers=headers, **self._pool_options(tls))
+        manager = urllib3.ProxyManager(bare, proxy_headers=headers, **options)
         manager.pool_classes_by_scheme = self._pool_classes(None)
         return manager
+
+    def _tls_context(self, *, verify: bool) -> ssl.SSLContext:
+        """The system's authorities plus the location's own; TLS 1.2 or later."""
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = paced_tls_class(self._http.min_rate, self._window)
+        if self._location.ca_file is not None:
+            try:
+                context.load_verify_locations(cafile=self._location.ca_file)
+            except OSError as error:  # SSLError is one too
+                reason = "not a PEM certificate file" if isinstance(error, ssl.SSLError) else error.strerror
+                raise ConfigurationError(
+                    f"location {self._location.name!r}: cannot use sslcacert {str(self._location.ca_file)!r}: {reason}"
+                ) from error
+        if not verify:
+            # The site has chosen this once and for all; a warning per request would only fill the log.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
     def _pool_classes(self, guard: AddressGuard | None) -> dict[str, Any]:
         http, window = self._http, self._window
@@ -188,25 +199,6 @@ def connection_failure(error: BaseException, where: str) -> RegistryUnreachable:
     reason = next((link for link in reversed(chain) if isinstance(link, OSError)), error)
     text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     return RegistryUnreachable(f"{where}: {text}; check that the registry is up and reachable from the gateway")
-
-
-def _tls_context(location: Location, *, verify: bool, http: HttpSettings, window: float) -> ssl.SSLContext:
-    """The system's authorities plus the location's own; TLS 1.2 or later."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslsocket_class = paced_tls_class(http.min_rate, window)
-    if location.ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=location.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "strerror", None) or "not a PEM certificate file"
-            raise ConfigurationError(
-                f"location {location.name!r}: cannot use sslcacert {str(location.ca_file)!r}: {reason}"
-            ) from error
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _bypassed(url: SplitResult, proxies: Mapping[str, str]) -> bool:
