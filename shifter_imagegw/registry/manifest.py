@@ -191,7 +191,7 @@ def parse_index(document: Mapping[str, Any], where: str, limits: HttpSettings) -
         raise ManifestInvalid(f"{where}: 'manifests' is not a list of at most {limits.max_index_entries} entries")
     usable = []
     for number, entry in enumerate(entries, 1):
-        if isinstance(entry, dict) and entry.get("mediaType") not in INDEX_TYPES | MANIFEST_TYPES:
+        if isinstance(entry, dict) and entry.get("mediaType") not in (*INDEX_TYPES, *MANIFEST_TYPES):
             continue
         descriptor = _descriptor(entry, f"{where}, entry {number}", limits.max_manifest_bytes)
         usable.append(IndexEntry(descriptor, _platform(entry.get("platform"), f"{where}, entry {number}")))
@@ -253,7 +253,7 @@ def _command(value: object, where: str) -> tuple[str, ...]:
 
 def _check_platform(document: Mapping[str, Any], wanted: OciPlatform, where: str) -> None:
     architecture, system = document.get("architecture"), document.get("os")
-    runs = {"", None, wanted.architecture, _ALSO_RUNS.get(wanted.architecture, "")}
+    runs = ("", None, wanted.architecture, _ALSO_RUNS.get(wanted.architecture, ""))
     if system not in ("", None, wanted.os) or architecture not in runs:
         raise ManifestNotFound(
             f"{where}: the image is made for {str(system)[:40]}/{str(architecture)[:40]}, not for {wanted}"
