@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "loop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <linux/loop.h>
+
+#include "text.h"
+
+#ifndef LOOP_CONFIGURE
+#define LOOP_CONFIGURE 0x4C0A
+struct loop_config {
+    __u32 fd, block_size;
+    struct loop_info64 info;
+    __u64 reserved[8];
+};
+#endif
+
+enum { LOOP_MAJOR_NUMBER = 7, TRIES = 100 };
+static const unsigned wanted_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+
+static void short_pause(void)
+{
+    struct timespec ten_milliseconds = {.tv_nsec = 10000000};
+    (void)nanosleep(&ten_milliseconds, NULL);
+}
+
+/* Does the device behind `fd` show exactly the whole file described by `image`, read-only, and vanish with its last user? */
+static bool shows_image(int fd, const struct stat *image)
+{
+    struct loop_info64 info;
+    return ioctl(fd, LOOP_GET_STATUS64, &info) == 0 && info.lo_device == (__u64)image->st_dev &&
+           info.lo_inode == (__u64)image->st_ino && info.lo_offset == 0 && info.lo_sizelimit == 0 &&
+           (info.lo_flags & wanted_flags) == wanted_flags;
+}
+
+/* Opens /dev/loopN and makes sure that it is loop device N and nothing else. */
+static int open_device(unsigned number, struct loop *out)
+{
+    (void)snprintf(out->device, sizeof out->device, "/dev/loop%u", number);
+    out->fd = open(out->device, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (out->fd < 0)
+        return -1;
+    struct stat st;
+    if (fstat(out->fd, &st) == 0 && S_ISBLK(st.st_mode) && major(st.st_rdev) == LOOP_MAJOR_NUMBER)
+        return 0;
+    (void)close(out->fd);
+    out->fd = -1;
+    errno = ENXIO;
+    return -1;
+}
+
+/* /proc/partitions lists the block devices that have a size, so only configured loop devices, however many nodes /dev
+ * holds; and of those only the ones of the image's size are worth opening. Returns 1 when found, 0 when not, -1 on error. */
+static int find_device(const struct stat *image, struct loop *out, struct error *e)
+{
+    FILE *partitions = fopen("/proc/partitions", "re");
+    if (partitions == NULL)
+        return error_set(e, errno, "cannot read /proc/partitions to find the image's loop device");
+    char line[256];
+    int found = 0;
+    while (found == 0 && fgets(line, sizeof line, partitions) != NULL) {
+        unsigned device_major, device_minor;
+        unsigned long long kibibytes;
+        if (sscanf(line, "%u %u %llu", &device_major, &device_minor, &kibibytes) != 3 ||
+            device_major != LOOP_MAJOR_NUMBER || kibibytes != (unsigned long long)image->st_size / 1024 ||
+            open_device(device_minor, out) < 0)
+            continue;
+        if (shows_image(out->fd, image)) {
+            found = 1;
+        } else {
+            (void)close(out->fd);
+            out->fd = -1;
+        }
+    }
+    (void)fclose(partitions);
+    return found;
+}
+
+/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. */
+static int configure_in_two_steps(int device, int image_fd)
+{
+    struct loop_info64 info = {.lo_flags = wanted_flags};
+    if (ioctl(device, LOOP_SET_FD, image_fd) < 0)
+        return -1;
+    if (ioctl(device, LOOP_SET_STATUS64, &info) == 0)
+        return 0;
+    int saved = errno;
+    (void)ioctl(device, LOOP_CLR_FD, 0);
+    errno = saved;
+    return -1;
+}
+
+static int configure(int device, int image_fd)
+{
+    struct loop_config config = {.fd = (__u32)image_fd, .info = {.lo_flags = wanted_flags}};
+    if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
+        return 0;
+    return errno == EINVAL || errno == ENOTTY || errno == ENOSYS ? configure_in_two_steps(device, image_fd) : -1;
+}
+
+static int new_device(int control, int image_fd, const char *name, struct loop *out, struct error *e)
+{
+    for (int try = 0; try < TRIES; try++) {
+        int number = ioctl(control, LOOP_CTL_GET_FREE);
+        if (number < 0)
+            return error_set(e, errno, "no free loop device for image %s; raise max_loop of the loop module or end other "
+                                       "users of loop devices (losetup -l)", name);
+        if (open_device((unsigned)number, out) < 0) {
+            if (errno != ENOENT && errno != ENXIO)
+                return error_set(e, errno, "cannot open %s for image %s", out->device, name);
+            short_pause(); /* udev or devtmpfs is about to make the node */
+            continue;
+        }
+        if (configure(out->fd, image_fd) == 0)
+            return 0;
+        int saved = errno;
+        (void)close(out->fd);
+        out->fd = -1;
+        if (saved != EBUSY) /* EBUSY: another program took the device between the two calls */
+            return error_set(e, saved, "cannot attach image %s to %s", name, out->device);
+    }
+    return error_set(e, 0, "cannot get a loop device for image %s: %s never became usable; does /dev hold the node?", name,
+                     out->device);
+}
+
+/* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is seen by
+ * this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open it. */
+static int find_or_make(int control, int image_fd, const struct stat *st, const char *name, struct loop *out,
+                        struct error *e)
+{
+    while (flock(control, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return error_set(e, errno, "cannot lock /dev/loop-control");
+    int found = find_device(st, out, e);
+    if (found == 0)
+        found = new_device(control, image_fd, name, out, e);
+    (void)flock(control, LOCK_UN);
+    return found < 0 ? -1 : 0;
+}
+
+int loop_attach(int image_fd, const char *name, struct loop *out, struct error *e)
+{
+    *out = (struct loop){.fd = -1};
+    struct stat st;
+    if (fstat(image_fd, &st) < 0)
+        return error_set(e, errno, "cannot examine image %s", name);
+    int found = find_device(&st, out, e);
+    if (found != 0)
+        return found < 0 ? -1 : 0;
+    CLEANUP_CLOSE int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (control < 0)
+        return error_set(e, errno, "cannot open /dev/loop-control; is the kernel module `loop` loaded?");
+    if (find_or_make(control, image_fd, &st, name, out, e) < 0)
+        return -1;
+    if (shows_image(out->fd, &st))
+        return 0;
+    (void)close(out->fd);
+    out->fd = -1;
+    return error_set(e, 0, "%s does not show image %s although it was just attached; try again", out->device, name);
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "text.h"
+
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+
+static const struct {
+    const char *word;
+    unsigned attribute;
+    unsigned long flag;
+} option_words[] = {
+    {"ro", MOUNT_READ_ONLY, MS_RDONLY},     {"nosuid", MOUNT_NO_SUID, MS_NOSUID},
+    {"nodev", MOUNT_NO_DEVICES, MS_NODEV},  {"noexec", MOUNT_NO_EXEC, MS_NOEXEC},
+    {"noatime", 0, MS_NOATIME},             {"nodiratime", 0, MS_NODIRATIME},
+    {"relatime", 0, MS_RELATIME},           {"nosymfollow", 0, MS_NOSYMFOLLOW},
+};
+enum { OPTION_WORDS = sizeof option_words / sizeof option_words[0] };
+
+static void parse_options(char *options, struct mount_entry *entry)
+{
+    char *rest = NULL;
+    for (char *word = strtok_r(options, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest))
+        for (size_t i = 0; i < OPTION_WORDS; i++)
+            if (strcmp(word, option_words[i].word) == 0) {
+                entry->attributes |= option_words[i].attribute;
+                entry->flags |= option_words[i].flag;
+            }
+}
+
+static char *unescape(const char *text)
+{
+    char *out = text_copy(text), *to = out;
+    for (const char *from = out; *from != '\0'; to++) {
+        if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' && from[2] <= '7' && from[3] >= '0' &&
+            from[3] <= '7') {
+            *to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+            from += 4;
+        } else {
+            *to = *from++;
+        }
+    }
+    *to = '\0';
+    return out;
+}
+
+/* 36 35 98:0 /root /point rw,nosuid shared:1 - type source super,options: the fields up to the dash vary in number. */
+static int parse_line(char *line, struct mount_entry *entry)
+{
+    char *fields[6], *rest = NULL, *end;
+    for (size_t i = 0; i < 6; i++)
+        if ((fields[i] = strtok_r(i == 0 ? line : NULL, " ", &rest)) == NULL)
+            return -1;
+    entry->id = strtoul(fields[0], &end, 10);
+    if (*end != '\0' || fields[4][0] != '/')
+        return -1;
+    char *word;
+    do
+        word = strtok_r(NULL, " ", &rest);
+    while (word != NULL && strcmp(word, "-") != 0);
+    char *type = strtok_r(NULL, " ", &rest), *source = strtok_r(NULL, " ", &rest), *options = strtok_r(NULL, " ", &rest);
+    if (word == NULL || type == NULL)
+        return -1;
+    if (options == NULL) /* a mount without a source name leaves an empty field, which strtok_r skips */
+        options = source;
+    parse_options(fields[5], entry);
+    entry->point = unescape(fields[4]);
+    entry->type = text_copy(type);
+    entry->super_options = text_copy(options != NULL ? options : "");
+    return 0;
+}
+
+int mount_table_parse(const char *text, size_t length, struct mount_table *out, struct error *e)
+{
+    *out = (struct mount_table){0};
+    CLEANUP_FREE char *copy = text_copy_n(text, length);
+    char *rest = NULL;
+    size_t capacity = 0;
+    for (char *line = strtok_r(copy, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest)) {
+        if (out->count == capacity) {
+            capacity = capacity == 0 ? 64 : capacity * 2;
+            out->items = text_grow(out->items, capacity, sizeof *out->items);
+        }
+        out->items[out->count] = (struct mount_entry){0};
+        if (parse_line(line, &out->items[out->count]) < 0) {
+            mount_table_free(out);
+            return error_set(e, 0, "cannot understand a line of the kernel's mount table");
+        }
+        out->count++;
+    }
+    return 0;
+}
+
+static char *read_all(int directory, const char *name, size_t *length)
+{
+    CLEANUP_CLOSE int fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    size_t capacity = 16384;
+    char *text = text_grow(NULL, capacity, 1);
+    *length = 0;
+    for (;;) {
+        ssize_t got = read(fd, text + *length, capacity - *length);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0) {
+            free(text);
+            return NULL;
+        }
+        if (got == 0)
+            return text;
+        *length += (size_t)got;
+        if (*length == capacity)
+            text = text_grow(text, capacity *= 2, 1);
+    }
+}
+
+int mount_table_read(int proc, struct mount_table *out, struct error *e)
+{
+    size_t length;
+    CLEANUP_FREE char *text = read_all(proc, "self/mountinfo", &length);
+    if (text == NULL)
+        return error_set(e, errno, "cannot read the mount table /proc/self/mountinfo");
+    return mount_table_parse(text, length, out, e);
+}
+
+void mount_table_free(struct mount_table *table)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        free(table->items[i].point);
+        free(table->items[i].type);
+        free(table->items[i].super_options);
+    }
+    free(table->items);
+    *table = (struct mount_table){0};
+}
+
+/* The id of the mount on which `fd` was opened, from its fdinfo; 0 when it cannot be told. */
+static unsigned long mount_id(int proc, int fd)
+{
+    char name[40];
+    (void)snprintf(name, sizeof name, "self/fdinfo/%d", fd);
+    size_t length;
+    CLEANUP_FREE char *text = read_all(proc, name, &length);
+    if (text == NULL)
+        return 0;
+    CLEANUP_FREE char *copy = text_copy_n(text, length);
+    const char *found = strstr(copy, "mnt_id:");
+    return found == NULL ? 0 : strtoul(found + 7, NULL, 10);
+}
+
+static unsigned long remount_flags(unsigned attributes)
+{
+    unsigned long flags = 0;
+    for (size_t i = 0; i < OPTION_WORDS; i++)
+        if ((attributes & option_words[i].attribute) != 0)
+            flags |= option_words[i].flag;
+    return flags;
+}
+
+/* Adds attributes to one mount of the table. Its path may lead through directories of users, so it is opened without
+ * following a link and must turn out to be that very mount. */
+static int add_attributes(int proc, const struct mount_entry *entry, unsigned attributes, struct error *e)
+{
+    CLEANUP_CLOSE int fd = kernel_open_no_symlinks(entry->point);
+    if (fd < 0)
+        return error_set(e, errno, "cannot open the mount at %s to restrict it", entry->point);
+    if (mount_id(proc, fd) != entry->id)
+        return 0; /* covered by another mount: nobody can reach it */
+    if (kernel_change_mount(fd, false, attributes, PROPAGATE_UNCHANGED) == 0)
+        return 0;
+    if (errno == ENOSYS && mount(NULL, kernel_fd_path(fd).text, NULL,
+                                 MS_REMOUNT | MS_BIND | entry->flags | remount_flags(attributes), NULL) == 0)
+        return 0;
+    return error_set(e, errno, "cannot restrict the mount at %s", entry->point);
+}
+
+static int add_attributes_below(int proc, const char *base, unsigned attributes, struct error *e)
+{
+    struct mount_table table;
+    if (mount_table_read(proc, &table, e) < 0)
+        return -1;
+    int result = 0;
+    for (size_t i = 0; i < table.count && result == 0; i++)
+        if (path_is_below(table.items[i].point, base) && (table.items[i].attributes & attributes) != attributes)
+            result = add_attributes(proc, &table.items[i], attributes, e);
+    mount_table_free(&table);
+    return result;
+}
+
+/* mount(2) and nothing newer. A remount states all flags anew, so those of the source are read and repeated. */
+static int bind_on_old_kernel(int proc, const struct bind *b, struct error *e)
+{
+    unsigned long recursive = b->recursive ? MS_REC : 0;
+    if (mount(kernel_fd_path(b->source).text, kernel_fd_path(b->target).text, NULL, MS_BIND | recursive, NULL) < 0)
+        return error_set(e, errno, "cannot bind mount at %s in the container", b->name);
+    CLEANUP_CLOSE int mounted = kernel_open_in_root(b->root, b->name);
+    struct stat source_status, mounted_status;
+    if (mounted < 0 || fstat(b->source, &source_status) < 0 || fstat(mounted, &mounted_status) < 0)
+        return error_set(e, errno, "cannot examine the new mount at %s in the container", b->name);
+    if (source_status.st_dev != mounted_status.st_dev || source_status.st_ino != mounted_status.st_ino)
+        return error_set(e, 0, "%s in the container changed while it was mounted", b->name);
+    unsigned long propagation = b->propagation == PROPAGATE_SLAVE ? MS_SLAVE : MS_PRIVATE;
+    if (mount(NULL, kernel_fd_path(mounted).text, NULL, propagation | recursive, NULL) < 0)
+        return error_set(e, errno, "cannot set the propagation of %s in the container", b->name);
+    char point[PATH_MAX];
+    ssize_t length = readlink(kernel_fd_path(mounted).text, point, sizeof point - 1);
+    if (length < 0)
+        return error_set(e, errno, "cannot name the new mount at %s in the container", b->name);
+    point[length] = '\0';
+    return add_attributes_below(proc, point, b->attributes, e);
+}
+
+int mount_bind(int proc, const struct bind *b, struct error *e)
+{
+    CLEANUP_CLOSE int tree = kernel_clone_mount(b->source, b->recursive);
+    if (tree < 0 && errno == ENOSYS)
+        return bind_on_old_kernel(proc, b, e);
+    if (tree < 0)
+        return error_set(e, errno, "cannot copy the mount that is to appear at %s in the container", b->name);
+    if (kernel_change_mount(tree, b->recursive, b->attributes, b->propagation) < 0) {
+        if (errno == ENOSYS) /* Linux 5.2 to 5.11 */
+            return bind_on_old_kernel(proc, b, e);
+        return error_set(e, errno, "cannot restrict the mount that is to appear at %s in the container", b->name);
+    }
+    return kernel_attach_mount(tree, b->target) == 0
+               ? 0 : error_set(e, errno, "cannot mount at %s in the container", b->name);
+}
+
+/* Nobody can reach a mount that another one covers exactly; the kernel does not let us change it either. */
+static bool is_covered(const struct mount_table *table, size_t index)
+{
+    for (size_t later = index + 1; later < table->count; later++)
+        if (strcmp(table->items[later].point, table->items[index].point) == 0)
+            return true;
+    return false;
+}
+
+static unsigned missing_attributes(const struct mount_entry *entry, bool writable)
+{
+    unsigned wanted = MOUNT_NO_SUID;
+    if (!path_is_below(entry->point, "/dev"))
+        wanted |= MOUNT_NO_DEVICES;
+    if (strcmp(entry->point, "/") == 0 && !writable)
+        wanted |= MOUNT_READ_ONLY;
+    return wanted & ~entry->attributes;
+}
+
+/* How many mounts lack an attribute; the first of them is described in `e`. With `mend`, they get it instead. */
+static int examine(int proc, bool writable, bool mend, struct error *e)
+{
+    struct mount_table table;
+    if (mount_table_read(proc, &table, e) < 0)
+        return -1;
+    int lacking = 0;
+    for (size_t i = 0; i < table.count && lacking >= 0; i++) {
+        unsigned missing = missing_attributes(&table.items[i], writable);
+        if (missing == 0 || is_covered(&table, i))
+            continue;
+        if (mend) {
+            lacking = add_attributes(proc, &table.items[i], missing, e) < 0 ? -1 : lacking;
+        } else if (lacking++ == 0) {
+            (void)error_set(e, 0, "the mount at %s in the container lacks%s%s%s; the container is refused",
+                            table.items[i].point, missing & MOUNT_NO_SUID ? " nosuid" : "",
+                            missing & MOUNT_NO_DEVICES ? " nodev" : "", missing & MOUNT_READ_ONLY ? " ro" : "");
+        }
+    }
+    if (table.count == 0)
+        lacking = error_set(e, 0, "the container has no mounts");
+    mount_table_free(&table);
+    return lacking;
+}
+
+int mounts_verify(int proc, bool writable, struct error *e)
+{
+    int lacking = examine(proc, writable, false, e);
+    if (lacking <= 0)
+        return lacking;
+    if (examine(proc, writable, true, e) < 0)
+        return -1;
+    return examine(proc, writable, false, e) == 0 ? 0 : -1;
+}

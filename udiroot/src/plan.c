@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "plan.h"
+
+#include <string.h>
+
+#include "text.h"
+
+static struct plan_step *add(struct plan *plan, enum plan_kind kind, const char *source, const char *target,
+                             const char *reason)
+{
+    plan->steps = text_grow(plan->steps, plan->count + 1, sizeof *plan->steps);
+    struct plan_step *step = &plan->steps[plan->count++];
+    *step = (struct plan_step){.kind = kind,
+                               .source = source != NULL ? text_copy(source) : NULL,
+                               .target = text_copy(target),
+                               .attributes = MOUNT_NO_SUID | MOUNT_NO_DEVICES,
+                               .reason = reason};
+    return step;
+}
+
+static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
+{
+    add(plan, PLAN_SCRATCH, s->config->rootfs_type, s->config->udi_mount, "memory for the files that are not the image's");
+    add(plan, PLAN_IMAGE, s->image->id, "/", "the image")->attributes |= MOUNT_READ_ONLY;
+    static const char *const directories[] = {"/etc", "/proc", "/sys", "/dev", "/tmp", "/var", "/var/tmp"};
+    for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++)
+        add(plan, PLAN_DIRECTORY, NULL, directories[i], "every container has it, whatever the image has there");
+    add(plan, PLAN_ETC, s->config->populate_etc_dynamically ? "accounts of this node" : s->config->etc_path, "/etc",
+        s->config->populate_etc_dynamically ? "populateEtcDynamically" : "etcPath");
+    add(plan, PLAN_FILE, NULL, "/var/shifterConfig.json", "what this container is")->content = plan_state_text(s);
+    if (s->hosts != NULL) {
+        struct plan_step *step = add(plan, PLAN_FILE, NULL, "/var/hostsfile", "the nodes of the job");
+        step->content = text_copy(s->hosts);
+        step->of_job = true;
+    }
+}
+
+static void add_site_binds(const struct config *config, enum kernel_propagation style, struct plan *plan)
+{
+    for (size_t i = 0; i < config->site_fs.count; i++) {
+        const struct volume *volume = &config->site_fs.items[i];
+        struct plan_step *step = add(plan, PLAN_BIND, volume->from, volume->to, "siteFs");
+        if ((volume->flags & VOLUME_RO) != 0)
+            step->attributes |= MOUNT_READ_ONLY;
+        step->recursive = (volume->flags & VOLUME_REC) != 0;
+        step->propagation = (volume->flags & VOLUME_SLAVE) != 0     ? PROPAGATE_SLAVE
+                            : (volume->flags & VOLUME_PRIVATE) != 0 ? PROPAGATE_PRIVATE
+                                                                    : style;
+    }
+}
+
+static void add_system_binds(enum kernel_propagation style, struct plan *plan)
+{
+    static const struct {
+        const char *path;
+        bool devices, optional;
+    } binds[] = {{"/sys", false, false}, {"/dev", true, false}, {"/tmp", false, false}, {"/var/tmp", false, true}};
+    add(plan, PLAN_PROC, NULL, "/proc", "the processes of this node")->attributes |= MOUNT_NO_EXEC;
+    for (size_t i = 0; i < sizeof binds / sizeof binds[0]; i++) {
+        struct plan_step *step = add(plan, PLAN_BIND, binds[i].path, binds[i].path, "the host's, shared by all containers");
+        step->recursive = true;
+        step->optional = binds[i].optional;
+        step->propagation = style;
+        if (binds[i].devices)
+            step->attributes &= ~(unsigned)MOUNT_NO_DEVICES;
+    }
+}
+
+void plan_make(const struct plan_subject *s, struct plan *out)
+{
+    const struct config *config = s->config;
+    *out = (struct plan){.writable = config->mount_udi_root_writable};
+    enum kernel_propagation style =
+        config->mount_propagation_style == PROPAGATION_SLAVE ? PROPAGATE_SLAVE : PROPAGATE_PRIVATE;
+    add_upper_layer(s, out);
+    add(out, PLAN_ROOT, NULL, "/", "image and own files in one tree");
+    add_site_binds(config, style, out);
+    add_system_binds(style, out);
+    if (!out->writable)
+        add(out, PLAN_READ_ONLY, NULL, "/", "mountUdiRootWritable is 0")->attributes |= MOUNT_READ_ONLY;
+}
+
+static const char *const kind_names[] = {
+    [PLAN_SCRATCH] = "scratch", [PLAN_IMAGE] = "image", [PLAN_DIRECTORY] = "directory",
+    [PLAN_ETC] = "etc",         [PLAN_FILE] = "file",   [PLAN_ROOT] = "root",
+    [PLAN_BIND] = "bind",       [PLAN_PROC] = "proc",   [PLAN_READ_ONLY] = "read-only",
+};
+
+char *plan_describe(const struct plan *plan, const struct plan_subject *s)
+{
+    char *text = text_format("user %s %u %u\nstore %s\n", s->account->name, (unsigned)s->caller->uid,
+                             (unsigned)s->caller->gid, s->config->image_path);
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct plan_step *step = &plan->steps[i];
+        if (step->of_job)
+            continue;
+        char *longer = text_format("%s%s %s -> %s%s%s%s%s%s%s\n", text, kind_names[step->kind],
+                                   step->source != NULL ? step->source : "-", step->target,
+                                   step->attributes & MOUNT_READ_ONLY ? " ro" : "",
+                                   step->attributes & MOUNT_NO_SUID ? " nosuid" : "",
+                                   step->attributes & MOUNT_NO_DEVICES ? " nodev" : "",
+                                   step->attributes & MOUNT_NO_EXEC ? " noexec" : "", step->recursive ? " rec" : "",
+                                   step->propagation == PROPAGATE_SLAVE ? " slave" : " private");
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+char *plan_state_text(const struct plan_subject *s)
+{
+    return text_format("{\"identifier\":\"%s\",\"user\":\"%s\",\"volMap\":\"\",\"modules\":\"\"}\n", s->image->id,
+                       s->account->name);
+}
+
+void plan_free(struct plan *plan)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        free(plan->steps[i].source);
+        free(plan->steps[i].target);
+        free(plan->steps[i].content);
+    }
+    free(plan->steps);
+    *plan = (struct plan){0};
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A container as data: a list of typed steps, made with the user's rights from validated input and executed in order by one
+ * function as root (rootfs.c). What is not a step here is not done to the node.
+ */
+#ifndef SHIFTER_PLAN_H
+#define SHIFTER_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "account.h"
+#include "config.h"
+#include "error.h"
+#include "image.h"
+#include "kernel.h"
+#include "privilege.h"
+
+enum plan_kind {
+    PLAN_SCRATCH,   /* tmpfs that holds the upper layer; private to the namespace */
+    PLAN_IMAGE,     /* squashfs of the image, the lower layer */
+    PLAN_DIRECTORY, /* a directory of the upper layer */
+    PLAN_ETC,       /* the site's /etc files into the upper layer */
+    PLAN_FILE,      /* a file of ours into the upper layer, text in `content` */
+    PLAN_ROOT,      /* overlay of both layers: from here on targets are container paths */
+    PLAN_BIND,      /* a directory or file of the host appears at the target, which is made when missing */
+    PLAN_PROC,      /* a new procfs */
+    PLAN_READ_ONLY  /* the root becomes read-only */
+};
+
+struct plan_step {
+    enum plan_kind kind;
+    char *source;         /* host path, image id, or NULL */
+    char *target;         /* path in the container without a trailing slash */
+    char *content;        /* PLAN_FILE */
+    unsigned attributes;  /* MOUNT_*, added to what the source already has */
+    bool recursive;
+    bool optional;        /* a missing source is no error */
+    bool of_job;          /* belongs to one job, so no part of what makes two plans equal */
+    enum kernel_propagation propagation;
+    const char *reason;   /* why it is there, for people */
+};
+
+struct plan {
+    struct plan_step *steps;
+    size_t count;
+    bool writable;        /* mountUdiRootWritable */
+};
+
+struct plan_subject { /* whom and what the container is for */
+    const struct config *config;
+    const struct image *image;
+    const struct account *account;
+    const struct caller *caller;
+    const char *hosts;    /* text of /var/hostsfile, or NULL */
+};
+
+void plan_make(const struct plan_subject *subject, struct plan *out);
+/* One line per step, the same text for equal containers: what a prepared environment is recognised by. */
+char *plan_describe(const struct plan *plan, const struct plan_subject *subject);
+/* The one line of /var/shifterConfig.json, section 10.1. */
+char *plan_state_text(const struct plan_subject *subject);
+void plan_free(struct plan *plan);
+
+#endif

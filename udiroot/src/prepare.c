@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "prepare.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "etcfiles.h"
+#include "mounts.h"
+#include "rootfs.h"
+#include "state.h"
+#include "text.h"
+
+/* Removes the directory of an environment and its pin; the tree shown at udiMount goes too when it is this one's. */
+static int remove_environment(struct prepare *s, const char *name, struct error *e)
+{
+    CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
+    if (environment < 0)
+        return error_set(e, errno, "cannot open %s/%s", s->path, name);
+    if (state_has(environment, "shown") &&
+        umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+        return error_set(e, errno, "cannot unmount %s", s->config->udi_mount);
+    CLEANUP_FREE char *pin = text_format("%s/%s/ns", s->path, name);
+    while (umount2(pin, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        continue;
+    if (errno != EINVAL && errno != ENOENT)
+        return error_set(e, errno, "cannot unmount %s", pin);
+    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
+    struct strings files = {0};
+    if (holders >= 0 && state_list(holders, (uid_t)-1, &files, e) == 0)
+        for (size_t i = 0; i < files.count; i++)
+            (void)unlinkat(holders, files.items[i], 0);
+    strings_free(&files);
+    static const char *const own[] = {"plan", "hosts", "shown", "ns"};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        (void)unlinkat(environment, own[i], 0);
+    (void)unlinkat(environment, "holders", AT_REMOVEDIR);
+    if (unlinkat(s->directory, name, AT_REMOVEDIR) < 0)
+        return error_set(e, errno, "cannot remove %s/%s", s->path, name);
+    return 0;
+}
+
+/* Under the lock nobody builds: an environment without a pinned namespace will never get one. */
+static int remove_debris(struct prepare *s, struct error *e)
+{
+    struct strings names = {0};
+    int result = state_list(s->directory, (uid_t)-1, &names, e);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
+        if (environment >= 0 && pinned < 0)
+            result = remove_environment(s, names.items[i], e);
+    }
+    strings_free(&names);
+    return result;
+}
+
+/* The lock is the directory itself, which its last user removes: a lock on a removed one is none. */
+static int lock_base(bool create, struct prepare *s, struct error *e)
+{
+    for (;;) {
+        if (create && mkdir(STATEDIR, 0700) < 0 && errno != EEXIST)
+            return error_set(e, errno, "cannot create " STATEDIR);
+        s->base = state_open_trusted(STATEDIR);
+        if (s->base < 0 && errno == ENOENT && !create)
+            return 0;
+        if (s->base < 0)
+            return error_set(e, errno, "cannot use " STATEDIR " (it must be a directory of root with mode 0700)");
+        struct stat locked, named;
+        while (flock(s->base, LOCK_EX) < 0)
+            if (errno != EINTR)
+                return error_set(e, errno, "cannot lock " STATEDIR);
+        if (fstat(s->base, &locked) == 0 && stat(STATEDIR, &named) == 0 && locked.st_ino == named.st_ino)
+            return 0;
+        (void)close(s->base);
+    }
+}
+
+/* The pins need a mount that shares with nobody: the kernel refuses to let a namespace travel into itself. */
+static int mount_directory(struct prepare *s, struct error *e)
+{
+    if (mkdir(s->path, 0700) < 0 && errno != EEXIST)
+        return error_set(e, errno, "cannot create %s", s->path);
+    CLEANUP_CLOSE int bare = kernel_open_no_symlinks(s->path);
+    struct stat base, directory;
+    if (bare < 0 || fstat(s->base, &base) < 0 || fstat(bare, &directory) < 0)
+        return error_set(e, errno, "cannot open %s", s->path);
+    if (base.st_dev == directory.st_dev &&
+        mount("shifter", kernel_fd_path(bare).text, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "mode=0700,size=16m,nr_inodes=16384") < 0)
+        return error_set(e, errno, "cannot mount a tmpfs on %s", s->path);
+    if (mount(NULL, s->path, NULL, MS_PRIVATE, NULL) < 0)
+        return error_set(e, errno, "cannot make %s private", s->path);
+    return 0;
+}
+
+int prepare_open(const struct config *config, bool create, struct prepare *out, struct error *e)
+{
+    *out = (struct prepare){.config = config, .base = -1, .directory = -1, .path = state_path(config)};
+    if (lock_base(create, out, e) < 0 || out->base < 0)
+        return out->base < 0 && !create ? 0 : -1;
+    if (create && mount_directory(out, e) < 0)
+        return -1;
+    out->directory = state_open_trusted(out->path);
+    if (out->directory < 0)
+        return errno == ENOENT && !create ? 0 : error_set(e, errno, "cannot open %s", out->path);
+    return remove_debris(out, e);
+}
+
+void prepare_close(struct prepare *s)
+{
+    struct strings names = {0};
+    struct error ignored;
+    bool empty = s->directory < 0 || (state_list(s->directory, (uid_t)-1, &names, &ignored) == 0 && names.count == 0);
+    strings_free(&names);
+    if (s->directory >= 0)
+        (void)close(s->directory);
+    if (empty && s->base >= 0) {
+        while (umount2(s->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+            continue;
+        (void)rmdir(s->path);
+        (void)rmdir(STATEDIR);
+    }
+    if (s->base >= 0)
+        (void)close(s->base);
+    free(s->path);
+    *s = (struct prepare){.base = -1, .directory = -1};
+}
+
+static int add_holder(int environment, const char *holder, struct error *e)
+{
+    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
+    return holders < 0 ? error_set(e, errno, "cannot open the list of holders") : upper_write(holders, holder, "", 0, e);
+}
+
+int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder, struct error *e)
+{
+    struct strings names = {0};
+    int result = state_list(s->directory, uid, &names, e);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        if (environment < 0 || !state_file_equals(environment, "plan", plan_text) || !state_file_equals(environment, "hosts", hosts))
+            continue;
+        result = add_holder(environment, holder, e) < 0 ? -1 : 1;
+    }
+    strings_free(&names);
+    return result;
+}
+
+/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. The tree of an image that has an ACL
+ * is not shown: udiMount is open to every user of the node. */
+static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
+{
+    struct mount_table table;
+    if (mount_table_read(proc, &table, e) < 0)
+        return -1;
+    bool occupied = false;
+    for (size_t i = 0; i < table.count && !occupied; i++)
+        occupied = path_is_below(table.items[i].point, s->config->udi_mount);
+    mount_table_free(&table);
+    if (occupied)
+        return 0;
+    CLEANUP_CLOSE int target = rootfs_open_udi_mount(s->config, e);
+    if (target < 0 || upper_write(environment, "shown", "", 0, e) < 0)
+        return -1;
+    if (kernel_attach_mount(tree, target) < 0)
+        return error_set(e, errno, "cannot show the container at %s", s->config->udi_mount);
+    if (kernel_change_mount(tree, true, 0, PROPAGATE_PRIVATE) < 0)
+        return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
+    return 0;
+}
+
+/* Builds in a namespace of its own and comes back. `container` pins it while open; `tree` is -1 on old kernels. */
+static int build_apart(const struct plan *plan, const struct plan_subject *subject, int proc, int *container, int *tree,
+                       struct error *e)
+{
+    CLEANUP_CLOSE int host = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    if (host < 0)
+        return error_set(e, errno, "cannot open the host's mount namespace");
+    int result = rootfs_build(plan, subject, proc, e);
+    if (result == 0) {
+        CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        *tree = root < 0 ? -1 : kernel_clone_mount(root, true);
+        if ((*container = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC)) < 0)
+            result = error_set(e, errno, "cannot open the container's mount namespace");
+    }
+    if (setns(host, CLONE_NEWNS) < 0)
+        return error_set(e, errno, "cannot return to the host's mount namespace");
+    return result;
+}
+
+static int pin_namespace(int environment, int container, struct error *e)
+{
+    CLEANUP_CLOSE int target = openat(environment, "ns", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target < 0 || mount(kernel_fd_path(container).text, kernel_fd_path(target).text, NULL, MS_BIND, NULL) < 0)
+        return error_set(e, errno, "cannot pin the container's mount namespace");
+    return 0;
+}
+
+/* A free name <uid>.<n>; the lock keeps it ours. */
+static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
+{
+    for (unsigned n = 0; n < 65536; n++) {
+        char *name = text_format("%u.%u", (unsigned)uid, n);
+        if (mkdirat(s->directory, name, 0700) == 0)
+            return name;
+        free(name);
+        if (errno != EEXIST) {
+            (void)error_set(e, errno, "cannot create a directory in %s", s->path);
+            return NULL;
+        }
+    }
+    (void)error_set(e, 0, "%s holds too many environments of uid %u", s->path, (unsigned)uid);
+    return NULL;
+}
+
+static int fill_environment(struct prepare *s, int environment, const struct plan *plan, const struct plan_subject *subject,
+                            int proc, const char *holder, struct error *e)
+{
+    CLEANUP_FREE char *text = plan_describe(plan, subject);
+    const char *hosts = subject->hosts != NULL ? subject->hosts : "";
+    if (upper_write(environment, "plan", text, strlen(text), e) < 0 ||
+        upper_write(environment, "hosts", hosts, strlen(hosts), e) < 0 || upper_write(environment, "ns", "", 0, e) < 0)
+        return -1;
+    if (mkdirat(environment, "holders", 0700) < 0)
+        return error_set(e, errno, "cannot create the list of holders");
+    if (add_holder(environment, holder, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int container = -1, tree = -1;
+    if (build_apart(plan, subject, proc, &container, &tree, e) < 0)
+        return -1;
+    if (tree >= 0 && !subject->image->meta.restricted && show_tree(s, proc, environment, tree, e) < 0)
+        return -1;
+    return pin_namespace(environment, container, e); /* last: what is pinned is complete */
+}
+
+int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc, const char *holder,
+                struct error *e)
+{
+    CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
+    if (name == NULL)
+        return -1;
+    CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
+    if (environment < 0)
+        return error_set(e, errno, "cannot open %s/%s", s->path, name);
+    if (fill_environment(s, environment, plan, subject, proc, holder, e) == 0)
+        return 0;
+    struct error second;
+    (void)remove_environment(s, name, &second); /* the first error is the one to report */
+    return -1;
+}
+
+static bool is_unheld(int environment)
+{
+    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
+    struct strings names = {0};
+    struct error ignored;
+    bool unheld = holders < 0 || (state_list(holders, (uid_t)-1, &names, &ignored) == 0 && names.count == 0);
+    strings_free(&names);
+    return unheld;
+}
+
+/* Mounts at or below `base` in the host's table, newest first, until the kernel shows none: stacks need several rounds. */
+static int unmount_all(int proc, const char *base, struct error *e)
+{
+    for (int round = 0; round < 64; round++) {
+        struct mount_table table;
+        if (mount_table_read(proc, &table, e) < 0)
+            return -1;
+        size_t left = 0;
+        int failure = 0;
+        for (size_t i = table.count; i-- > 0;)
+            if (path_is_below(table.items[i].point, base)) {
+                left++;
+                if (umount2(table.items[i].point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+                    failure = errno;
+            }
+        mount_table_free(&table);
+        if (left == 0)
+            return 0;
+        if (failure != 0)
+            return error_set(e, failure, "cannot unmount %s", base);
+    }
+    return error_set(e, 0, "%s is still mounted although it was unmounted again and again; see /proc/self/mountinfo", base);
+}
+
+int prepare_release(struct prepare *s, int proc, const char *holder, struct error *e)
+{
+    struct strings names = {0};
+    int result = s->directory < 0 ? 0 : state_list(s->directory, (uid_t)-1, &names, e);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        CLEANUP_CLOSE int holders = environment < 0 ? -1 : state_open_environment(environment, "holders");
+        if (holder != NULL && holders >= 0)
+            (void)unlinkat(holders, holder, 0);
+        if (holder == NULL || is_unheld(environment))
+            result = remove_environment(s, names.items[i], e);
+    }
+    strings_free(&names);
+    if (result < 0 || holder != NULL)
+        return result;
+    return unmount_all(proc, s->config->udi_mount, e) < 0 ? -1 : unmount_all(proc, s->config->loop_mount, e);
+}

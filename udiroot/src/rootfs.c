@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "rootfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "etcfiles.h"
+#include "loop.h"
+#include "mounts.h"
+#include "text.h"
+
+/* Room for what is not the image's: /etc files and mount points. Bounds what a writable root can take from the node. */
+static const char tmpfs_options[] = "mode=0755,size=256m,nr_inodes=65536";
+
+enum { PROC_MAGIC = 0x9fa0 };
+
+struct site { /* where the building stands; descriptors are O_PATH */
+    const struct plan_subject *subject;
+    int proc;
+    int scratch, upper, root; /* -1 until their step */
+};
+
+int rootfs_open_proc(struct error *e)
+{
+    int fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct statfs fs;
+    if (fd < 0 || fstatfs(fd, &fs) < 0)
+        return error_set(e, errno, "cannot open /proc");
+    if (fs.f_type != PROC_MAGIC) {
+        (void)close(fd);
+        return error_set(e, 0, "/proc of this system is not procfs; mount it");
+    }
+    return fd;
+}
+
+int rootfs_open_udi_mount(const struct config *config, struct error *e)
+{
+    if (mkdir(config->udi_mount, 0755) < 0 && errno != EEXIST && errno != EROFS)
+        return error_set(e, errno, "cannot create udiMount %s", config->udi_mount);
+    int fd = kernel_open_no_symlinks(config->udi_mount);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_set(e, errno, "cannot open udiMount %s (no component may be a symbolic link)", config->udi_mount);
+    if (S_ISDIR(st.st_mode) && st.st_uid == 0 && (st.st_mode & 022) == 0)
+        return fd;
+    (void)close(fd);
+    return error_set(e, 0, "udiMount %s must be a directory of root that nobody else can write (chown root, chmod go-w)",
+                     config->udi_mount);
+}
+
+static int make_scratch(struct site *site, const struct plan_step *step, struct error *e)
+{
+    CLEANUP_CLOSE int base = rootfs_open_udi_mount(site->subject->config, e);
+    if (base < 0)
+        return -1;
+    const char *options = strcmp(step->source, "tmpfs") == 0 ? tmpfs_options : NULL; /* ramfs knows no limits */
+    if (mount("shifter", kernel_fd_path(base).text, step->source, MS_NOSUID | MS_NODEV, options) < 0)
+        return error_set(e, errno, "cannot mount a %s (rootfsType) on %s", step->source, step->target);
+    if ((site->scratch = kernel_open_no_symlinks(step->target)) < 0 || fchdir(site->scratch) < 0)
+        return error_set(e, errno, "cannot enter %s", step->target);
+    /* Nothing may travel from here to a peer, whatever the propagation of the directory below is. */
+    if (mount(NULL, ".", NULL, MS_PRIVATE, NULL) < 0)
+        return error_set(e, errno, "cannot make %s private", step->target);
+    static const char *const names[] = {"image", "upper", "work", "root"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (mkdir(names[i], 0755) < 0)
+            return error_set(e, errno, "cannot create %s/%s", step->target, names[i]);
+    if ((site->upper = open("upper", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+        return error_set(e, errno, "cannot open %s/upper", step->target);
+    return 0;
+}
+
+/* squashfs_super_block: magic at 0, bytes_used (little endian, 64 bit) at 40, version 4.0 at 28. The type is fixed by us and
+ * checked before the kernel's parser sees the file; nothing is ever probed. */
+static int check_squashfs(const struct image *image, struct error *e)
+{
+    unsigned char block[96];
+    struct stat st;
+    if (strcmp(image->meta.format, "squashfs") != 0)
+        return error_set(e, 0, "image %s has format %s; only squashfs images can be run", image->id, image->meta.format);
+    if (pread(image->file_fd, block, sizeof block, 0) != (ssize_t)sizeof block || memcmp(block, "hsqs", 4) != 0 ||
+        block[28] != 4 || block[29] != 0 || block[30] != 0 || block[31] != 0)
+        return error_set(e, 0, "the file of image %s is not a squashfs 4.0 file system; pull the image again", image->id);
+    uint64_t used = 0;
+    for (int i = 7; i >= 0; i--)
+        used = used << 8 | block[40 + i];
+    if (fstat(image->file_fd, &st) < 0 || used > (uint64_t)st.st_size)
+        return error_set(e, 0, "the file of image %s is cut short; pull the image again", image->id);
+    return 0;
+}
+
+static int mount_image(const struct site *site, struct error *e)
+{
+    const struct image *image = site->subject->image;
+    if (check_squashfs(image, e) < 0)
+        return -1;
+    struct loop loop;
+    if (loop_attach(image->file_fd, image->id, &loop, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int device = loop.fd;
+    struct stat device_status, mounted;
+    if (mount(loop.device, "image", "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
+        return error_set(e, errno, "cannot mount image %s from %s as squashfs (does this kernel support its compression?)",
+                         image->id, loop.device);
+    if (fstat(device, &device_status) < 0 || stat("image", &mounted) < 0)
+        return error_set(e, errno, "cannot examine the mounted image %s", image->id);
+    if (mounted.st_dev != device_status.st_rdev)
+        return error_set(e, 0, "the mounted image is not image %s; report this to the administrator", image->id);
+    return 0;
+}
+
+/* A path of the upper layer lies in a directory that an earlier step made: no link can be on the way. */
+static int make_upper_directory(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    if (mkdirat(site->upper, step->target + 1, 0755) < 0)
+        return error_set(e, errno, "cannot create %s for the container", step->target);
+    return 0;
+}
+
+static int open_upper(const struct site *site, const char *path, size_t length, struct error *e)
+{
+    CLEANUP_FREE char *name = text_copy_n(path + 1, length - 1);
+    int fd = openat(site->upper, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? error_set(e, errno, "cannot open /%s of the container's upper layer", name) : fd;
+}
+
+static int write_etc(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    const struct plan_subject *s = site->subject;
+    CLEANUP_CLOSE int etc = open_upper(site, step->target, strlen(step->target), e);
+    return etc < 0 ? -1 : etcfiles_write(s->config, etc, s->account, s->caller, e);
+}
+
+static int write_file(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    const char *name = strrchr(step->target, '/');
+    CLEANUP_CLOSE int directory = open_upper(site, step->target, (size_t)(name - step->target), e);
+    return directory < 0 ? -1 : upper_write(directory, name + 1, step->content, strlen(step->content), e);
+}
+
+static int mount_overlay(struct site *site, struct error *e)
+{
+    /* Marks of overlayfs that an image may carry in its extended attributes must not redirect anything. Kernels refuse
+     * words they do not know, so the list goes from new to old. */
+    static const char *const options[] = {
+        "lowerdir=image,upperdir=upper,workdir=work,userxattr,index=off",
+        "lowerdir=image,upperdir=upper,workdir=work,redirect_dir=nofollow,metacopy=off,index=off",
+        "lowerdir=image,upperdir=upper,workdir=work",
+    };
+    int result = -1;
+    errno = EINVAL;
+    for (size_t i = 0; i < sizeof options / sizeof options[0] && result < 0 && errno == EINVAL; i++)
+        result = mount("shifter", "root", "overlay", MS_NOSUID | MS_NODEV, options[i]);
+    if (result < 0)
+        return error_set(e, errno, "cannot mount the overlay of image and own files (is the kernel module overlay loaded?)");
+    if ((site->root = open("root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
+        return error_set(e, errno, "cannot open the container's root");
+    return 0;
+}
+
+/* Creates the missing last component of `target` in the open directory `within`, and opens it. Only where it lands in the
+ * overlay's upper layer: never on a file system of the host, whatever links the image holds. */
+static int create_target(const struct site *site, int within, const char *target, bool directory, struct error *e)
+{
+    const char *name = strrchr(target, '/') + 1;
+    struct stat st, root;
+    if (fstat(within, &st) < 0 || fstat(site->root, &root) < 0)
+        return error_set(e, errno, "cannot examine the directory of %s in the container", target);
+    if (st.st_dev != root.st_dev)
+        return error_set(e, 0, "%s does not exist in what is mounted above it in the container, and nothing is created there; "
+                               "create it on the host", target);
+    int made = directory ? mkdirat(within, name, 0755) : 0;
+    int flags = directory ? O_PATH | O_DIRECTORY : O_RDONLY | O_CREAT | O_EXCL;
+    int fd = made < 0 ? -1 : openat(within, name, flags | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (fd >= 0)
+        return fd;
+    if (errno == EEXIST)
+        return error_set(e, 0, "%s is a dangling symbolic link in the image; nothing can be mounted there", target);
+    return error_set(e, errno, "cannot create %s in the container", target);
+}
+
+/* Opens `target` in the container, where it is or becomes a directory or a file. */
+static int open_target(const struct site *site, const char *target, bool directory, struct error *e)
+{
+    int fd = kernel_open_in_root(site->root, target);
+    struct stat st;
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) == directory)
+        return fd;
+    if (fd >= 0) {
+        (void)close(fd);
+        return error_set(e, 0, "%s is a %s in the container, but what is to be mounted there is a %s", target,
+                         directory ? "file" : "directory", directory ? "directory" : "file");
+    }
+    if (errno != ENOENT)
+        return error_set(e, errno, "cannot resolve %s in the container", target);
+    const char *name = strrchr(target, '/');
+    CLEANUP_FREE char *parent = name == target ? text_copy("/") : text_copy_n(target, (size_t)(name - target));
+    CLEANUP_CLOSE int within = open_target(site, parent, true, e);
+    return within < 0 ? -1 : create_target(site, within, target, directory, e);
+}
+
+static int bind_step(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    CLEANUP_CLOSE int source = open(step->source, O_PATH | O_CLOEXEC);
+    struct stat st;
+    if (source < 0 && errno == ENOENT && step->optional)
+        return 0;
+    if (source < 0 || fstat(source, &st) < 0)
+        return error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target, step->reason);
+    CLEANUP_CLOSE int target = open_target(site, step->target, S_ISDIR(st.st_mode), e);
+    if (target < 0)
+        return -1;
+    struct bind bind = {.source = source, .root = site->root, .target = target, .name = step->target,
+                        .attributes = step->attributes, .recursive = step->recursive, .propagation = step->propagation};
+    return mount_bind(site->proc, &bind, e);
+}
+
+/* hidepid= and its companions are options of each procfs mount: what the host hides, the container's hides too. */
+static int proc_options(int proc, char *out, size_t size, struct error *e)
+{
+    struct mount_table table;
+    if (mount_table_read(proc, &table, e) < 0)
+        return -1;
+    out[0] = '\0';
+    for (size_t i = 0; i < table.count; i++) {
+        if (strcmp(table.items[i].point, "/proc") != 0 || strcmp(table.items[i].type, "proc") != 0)
+            continue;
+        const char *options = table.items[i].super_options;
+        const char *rest = strchr(options, ',');
+        (void)snprintf(out, size, "%s", strncmp(options, "rw", 2) == 0 ? (rest != NULL ? rest + 1 : "") : options);
+    }
+    mount_table_free(&table);
+    return 0;
+}
+
+static int mount_proc(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    char options[256];
+    if (proc_options(site->proc, options, sizeof options, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int target = kernel_open_in_root(site->root, step->target);
+    if (target < 0 || mount("proc", kernel_fd_path(target).text, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
+        return error_set(e, errno, "cannot mount procfs in the container");
+    return 0;
+}
+
+static int make_read_only(const struct site *site, struct error *e)
+{
+    if (kernel_change_mount(site->root, false, MOUNT_READ_ONLY | MOUNT_NO_SUID | MOUNT_NO_DEVICES, PROPAGATE_UNCHANGED) == 0)
+        return 0;
+    if (errno == ENOSYS && mount(NULL, kernel_fd_path(site->root).text, NULL,
+                                 MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) == 0)
+        return 0;
+    return error_set(e, errno, "cannot make the container's root read-only");
+}
+
+static int execute_step(struct site *site, const struct plan_step *step, struct error *e)
+{
+    switch (step->kind) {
+    case PLAN_SCRATCH: return make_scratch(site, step, e);
+    case PLAN_IMAGE: return mount_image(site, e);
+    case PLAN_DIRECTORY: return make_upper_directory(site, step, e);
+    case PLAN_ETC: return write_etc(site, step, e);
+    case PLAN_FILE: return write_file(site, step, e);
+    case PLAN_ROOT: return mount_overlay(site, e);
+    case PLAN_BIND: return bind_step(site, step, e);
+    case PLAN_PROC: return mount_proc(site, step, e);
+    case PLAN_READ_ONLY: return make_read_only(site, e);
+    }
+    return error_set(e, 0, "unknown plan step %d", (int)step->kind);
+}
+
+int rootfs_build(const struct plan *plan, const struct plan_subject *subject, int proc, struct error *e)
+{
+    if (unshare(CLONE_NEWNS) < 0)
+        return error_set(e, errno, "cannot make a mount namespace");
+    /* Slave: mounts of the host may still arrive, for siteFs with the flag slave; nothing of ours goes out. */
+    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
+        return error_set(e, errno, "cannot cut the mount namespace off from the host's");
+    struct site site = {.subject = subject, .proc = proc, .scratch = -1, .upper = -1, .root = -1};
+    int result = 0;
+    for (size_t i = 0; i < plan->count && result == 0; i++)
+        result = execute_step(&site, &plan->steps[i], e);
+    if (result == 0 && kernel_enter_root(site.root) < 0)
+        result = error_set(e, errno, "cannot make the container the root of its namespace");
+    for (size_t i = 0; i < 3; i++) {
+        int fd = i == 0 ? site.scratch : i == 1 ? site.upper : site.root;
+        if (fd >= 0)
+            (void)close(fd);
+    }
+    return result < 0 ? -1 : mounts_verify(proc, plan->writable, e);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * setupRoot [options] <imageType> <imageIdentifier>: prepares one container on this node, which shifter then enters without
+ * mounting anything (spec: runtime contract, section 15). Run by root, usually by the workload manager's prolog.
+ */
+#include <errno.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "account.h"
+#include "config.h"
+#include "image.h"
+#include "plan.h"
+#include "prepare.h"
+#include "privilege.h"
+#include "process.h"
+#include "rootfs.h"
+#include "state.h"
+#include "text.h"
+
+struct request {
+    const char *user, *hosts, *holder, *type, *identifier;
+    bool have_uid, have_gid, verbose;
+    uid_t uid;
+    gid_t gid;
+};
+
+static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-N \"HOST/COUNT ...\"] [-J HOLDER] [-V] "
+                            "TYPE IDENTIFIER";
+
+static int parse_id(const char *text, const char *option, unsigned *out, struct error *e)
+{
+    char *end;
+    errno = 0;
+    unsigned long number = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || number >= (unsigned)-1)
+        return error_set(e, 0, "%s needs a number, not '%s'", option, text);
+    *out = (unsigned)number;
+    return 0;
+}
+
+static int parse_option(int option, const char *value, struct request *q, struct error *e)
+{
+    switch (option) {
+    case 'u': q->user = value; return 0;
+    case 'U': q->have_uid = true; return parse_id(value, "-U", &q->uid, e);
+    case 'G': q->have_gid = true; return parse_id(value, "-G", &q->gid, e);
+    case 'N': q->hosts = value; return 0;
+    case 'J': q->holder = value; return state_check_holder(value, e);
+    case 'V': q->verbose = true; return 0;
+    case 'v': return error_set(e, 0, "-v: user volumes are not supported by this version yet");
+    case 'm':
+        return strcasecmp(value, "none") == 0 || *value == '\0'
+                   ? 0 : error_set(e, 0, "-m: modules are not supported by this version yet");
+    case 's': return *value == '\0' ? 0 : error_set(e, 0, "-s: the container's sshd is not supported by this version yet");
+    default: return error_set(e, 0, "%s", usage);
+    }
+}
+
+static int parse_request(int argc, char **argv, struct request *q, struct error *e)
+{
+    *q = (struct request){.holder = state_default_holder};
+    opterr = 0;
+    int option;
+    while ((option = getopt(argc, argv, "+u:U:G:v:m:s:N:J:V")) != -1)
+        if (parse_option(option, optarg, q, e) < 0)
+            return -1;
+    if (argc - optind != 2 || q->user == NULL)
+        return error_set(e, 0, "%s", usage);
+    q->type = argv[optind];
+    q->identifier = argv[optind + 1];
+    if (strcmp(q->type, "local") == 0)
+        return error_set(e, 0, "local: images are not supported by this version yet");
+    if (strcmp(q->type, "id") != 0 && strcmp(q->type, "docker") != 0 && strcmp(q->type, "custom") != 0)
+        return error_set(e, 0, "unknown image type '%s'; use id", q->type);
+    const struct passwd *entry = q->have_uid && q->have_gid ? NULL : getpwnam(q->user);
+    if (entry == NULL && !(q->have_uid && q->have_gid))
+        return error_set(e, 0, "there is no account named %s; give its ids with -U and -G", q->user);
+    if (!q->have_uid)
+        q->uid = entry->pw_uid;
+    if (!q->have_gid)
+        q->gid = entry->pw_gid;
+    return 0;
+}
+
+/* "h1/2 h2/1" becomes h1, h1, h2, a line each: section 10.3. */
+static int expand_hosts(const char *text, char **out, struct error *e)
+{
+    CLEANUP_FREE char *copy = text_copy(text), *rest = NULL;
+    char *lines = text_copy(""), *next = copy;
+    size_t used = 0;
+    for (char *item; (item = strsep(&next, " ")) != NULL;) {
+        if (*item == '\0')
+            continue;
+        char *slash = strchr(item, '/'), *end = NULL;
+        unsigned long count = slash != NULL ? strtoul(slash + 1, &end, 10) : 0;
+        if (slash == NULL || slash == item || count == 0 || count > 65536 || *end != '\0') {
+            free(lines);
+            return error_set(e, 0, "-N: '%s' is not HOST/COUNT with a count of at least 1", item);
+        }
+        *slash = '\0';
+        size_t length = strlen(item);
+        lines = text_grow(lines, used + count * (length + 1) + 1, 1);
+        while (count-- > 0)
+            used += (size_t)sprintf(lines + used, "%s\n", item);
+    }
+    (void)rest;
+    *out = lines;
+    return 0;
+}
+
+static void print_request(const struct request *q, const struct config *config, const struct plan *plan,
+                          const struct plan_subject *subject)
+{
+    CLEANUP_FREE char *text = plan_describe(plan, subject);
+    (void)printf("udiMount %s\nimagePath %s\nholder %s\nimage %s\nformat %s\n%s", config->udi_mount, config->image_path,
+                 q->holder, subject->image->id, subject->image->meta.format, text);
+    (void)fflush(stdout);
+}
+
+static int prepare(const struct request *q, struct error *e)
+{
+    struct config config;
+    struct caller caller;
+    struct account account;
+    struct image image;
+    struct plan plan;
+    CLEANUP_FREE char *hosts = NULL;
+    if (q->hosts != NULL && expand_hosts(q->hosts, &hosts, e) < 0)
+        return -1;
+    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
+        caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int store = image_store_open(&config, e);
+    if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 ||
+        image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
+        return -1;
+    struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller, .hosts = hosts};
+    plan_make(&subject, &plan);
+    if (q->verbose)
+        print_request(q, &config, &plan, &subject);
+    CLEANUP_FREE char *text = plan_describe(&plan, &subject);
+    CLEANUP_CLOSE int proc = rootfs_open_proc(e);
+    struct prepare state;
+    if (proc < 0)
+        return -1;
+    int result = prepare_open(&config, true, &state, e);
+    if (result == 0)
+        result = prepare_join(&state, caller.uid, text, hosts != NULL ? hosts : "", q->holder, e);
+    if (result == 0)
+        result = prepare_build(&state, &plan, &subject, proc, q->holder, e);
+    prepare_close(&state);
+    return result < 0 ? -1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct error e;
+    struct process process;
+    struct request request;
+    (void)clearenv();
+    if (process_begin(argc, NULL, &process, &e) == 0 && parse_request(argc, argv, &request, &e) == 0) {
+        if (getuid() != 0 || geteuid() != 0)
+            (void)error_set(&e, 0, "only root can prepare a container");
+        else if (prepare(&request, &e) == 0)
+            return 0;
+    }
+    (void)dprintf(STDERR_FILENO, "setupRoot: %s\n", e.text);
+    return 1;
+}

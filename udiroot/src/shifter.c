@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * shifter: runs one command in a container. Installed setuid root; the phases and who they run as are listed in
+ * docs/security.md. Everything a user says is read with the user's rights; root executes a plan, enters it and is gone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "account.h"
+#include "config.h"
+#include "environ.h"
+#include "image.h"
+#include "mounts.h"
+#include "options.h"
+#include "plan.h"
+#include "privilege.h"
+#include "process.h"
+#include "rootfs.h"
+#include "state.h"
+#include "text.h"
+
+#ifndef VERSION
+#error "VERSION comes from the Makefile"
+#endif
+
+struct run { /* one invocation, filled phase by phase */
+    struct process process;
+    struct caller caller;
+    struct strings outer;   /* the caller's environment */
+    struct options options;
+    struct config config;
+    struct image_spec spec;
+    struct image image;
+    struct account account;
+    struct strings command, environ;
+    char *workdir;          /* what was asked for, or NULL: `cwd` if the container has it */
+    char *cwd;
+    char *holder;
+};
+
+static int fail(const struct error *e)
+{
+    (void)dprintf(STDERR_FILENO, "shifter: %s\n", e->text);
+    return EXIT_SHIFTER;
+}
+
+/* As root: the image store belongs to the gateway's account and may be closed to everybody else. */
+static int open_image(struct run *r, struct error *e)
+{
+    char id[IMAGE_ID_LENGTH + 1];
+    CLEANUP_CLOSE int store = image_store_open(&r->config, e);
+    if (store < 0)
+        return -1;
+    if (r->spec.type == IMAGE_ID)
+        return image_open(store, &r->config, r->spec.tag, &r->image, e);
+    int known = image_index_lookup(store, &r->config, &r->spec, id, e);
+    if (known == 1) {
+        CLEANUP_FREE char *client = text_format("%s/bin/shifterimg", r->config.udi_root_path);
+        known = image_gateway_lookup(client, &r->spec, r->caller.uid, r->caller.gid, id, e);
+    }
+    return known < 0 ? -1 : image_open(store, &r->config, id, &r->image, e);
+}
+
+static int refuse_unsupported(const struct run *r, struct error *e)
+{
+    if (r->options.volumes.count > 0 || environ_get(&r->outer, "SHIFTER_VOLUME") != NULL)
+        return error_set(e, 0, "user volumes (--volume, SHIFTER_VOLUME) are not supported by this version yet");
+    if (r->options.modules != NULL && strcasecmp(r->options.modules, "none") != 0)
+        return error_set(e, 0, "modules (--module) are not supported by this version yet");
+    if (r->spec.type == IMAGE_LOCAL)
+        return error_set(e, 0, "local: images are not supported by this version yet");
+    return 0;
+}
+
+/* Section 7.3. */
+static int choose_command(struct run *r, struct error *e)
+{
+    const struct image_meta *meta = &r->image.meta;
+    char **given = r->options.command;
+    if (r->options.entrypoint && r->options.entrypoint_program != NULL) {
+        strings_add(&r->command, r->options.entrypoint_program);
+    } else if (r->options.entrypoint) {
+        if (meta->entry.count == 0)
+            return error_set(e, 0, "--entrypoint: image %s has no entrypoint; name a program with --entrypoint=PROGRAM",
+                             r->image.id);
+        for (size_t i = 0; i < meta->entry.count; i++)
+            strings_add(&r->command, meta->entry.items[i]);
+        for (size_t i = 0; given[0] == NULL && i < meta->cmd.count; i++)
+            strings_add(&r->command, meta->cmd.items[i]);
+    } else if (given[0] == NULL) {
+        strings_add(&r->command, "/bin/sh");
+    }
+    for (; *given != NULL; given++)
+        strings_add(&r->command, *given);
+    return 0;
+}
+
+/* Section 7.4. */
+static int choose_workdir(struct run *r, struct error *e)
+{
+    if (r->options.workdir && r->options.workdir_path == NULL && r->image.meta.workdir == NULL)
+        return error_set(e, 0, "--workdir: image %s has no working directory; name one with --workdir=PATH", r->image.id);
+    if (r->options.workdir) {
+        r->workdir = text_copy(r->options.workdir_path != NULL ? r->options.workdir_path : r->image.meta.workdir);
+        return 0;
+    }
+    char cwd[PATH_MAX];
+    if (getcwd(cwd, sizeof cwd) != NULL && cwd[0] == '/') /* else it was deleted or cannot be named */
+        r->cwd = text_copy(cwd);
+    return 0;
+}
+
+/* Section 11.2, in its order. */
+static int make_environment(struct run *r, struct error *e)
+{
+    struct strings file = {0};
+    if (r->options.env_file != NULL) {
+        CLEANUP_CLOSE int fd = open(r->options.env_file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        if (fd < 0)
+            return error_set(e, errno, "cannot read --env-file %s", r->options.env_file);
+        if (environ_read_file(fd, r->options.env_file, &file, e) < 0)
+            return -1;
+    }
+    if (!r->options.clear_environ)
+        for (size_t i = 0; i < r->outer.count; i++)
+            strings_add(&r->environ, r->outer.items[i]);
+    CLEANUP_FREE char *identifier = text_format("SHIFTER_IMAGE=%s", r->image.id);
+    if (r->spec.request != NULL) {
+        CLEANUP_FREE char *request = text_format("SHIFTER_IMAGEREQUEST=%s", r->spec.request);
+        environ_set(&r->environ, request);
+    }
+    environ_set(&r->environ, identifier);
+    const struct strings *sources[] = {&r->image.meta.environ, &file, &r->options.environ};
+    for (size_t s = 0; s < sizeof sources / sizeof sources[0]; s++)
+        for (size_t i = 0; i < sources[s]->count; i++)
+            environ_set(&r->environ, sources[s]->items[i]);
+    environ_apply_site(&r->environ, &r->config.site_environ);
+    strings_free(&file);
+    return 0;
+}
+
+/* The job on this node, as setupRoot -J was told it: only chooses among the caller's own environments. */
+static char *job_holder(const struct strings *outer)
+{
+    const char *job = environ_get(outer, "SLURM_JOB_ID"), *node = environ_get(outer, "SLURMD_NODENAME");
+    if (job == NULL || node == NULL)
+        return NULL;
+    char *holder = text_format("%s@%s", job, node);
+    struct error ignored;
+    if (state_check_holder(holder, &ignored) == 0)
+        return holder;
+    free(holder);
+    return NULL;
+}
+
+static int decide(struct run *r, struct error *e)
+{
+    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &r->config, e) < 0 ||
+        image_spec_select(r->options.image, &r->outer, r->config.default_image_type, &r->spec, e) < 0)
+        return -1;
+    if (r->spec.type == IMAGE_NONE)
+        return error_set(e, 0, "no image named; use --image=TYPE:TAG or set SHIFTER_IMAGEREQUEST (shifter --help)");
+    if (refuse_unsupported(r, e) < 0 || account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
+        return -1;
+    privilege_as_root();
+    int opened = open_image(r, e);
+    privilege_as_user(&r->caller);
+    if (opened < 0 || image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups,
+                                      r->caller.group_count, e) < 0)
+        return -1;
+    if (r->options.verbose) {
+        for (size_t i = 0; i < r->config.remarks.count; i++)
+            (void)dprintf(STDERR_FILENO, "shifter: %s\n", r->config.remarks.items[i]);
+        (void)dprintf(STDERR_FILENO, "shifter: image %s\n", r->image.id);
+    }
+    if (choose_command(r, e) < 0 || choose_workdir(r, e) < 0 || make_environment(r, e) < 0)
+        return -1;
+    r->holder = job_holder(&r->outer);
+    return 0;
+}
+
+/* As root: into the container, a prepared one when the node has it, and out of root's rights for good. */
+static int enter(struct run *r, struct error *e)
+{
+    struct plan_subject subject = {.config = &r->config, .image = &r->image, .account = &r->account, .caller = &r->caller};
+    struct plan plan;
+    plan_make(&subject, &plan);
+    CLEANUP_FREE char *text = plan_describe(&plan, &subject);
+    privilege_as_root();
+    CLEANUP_CLOSE int proc = rootfs_open_proc(e);
+    if (proc < 0)
+        return -1;
+    CLEANUP_CLOSE int prepared = state_find(&r->config, r->caller.uid, text, r->holder);
+    if (prepared >= 0) {
+        if (setns(prepared, CLONE_NEWNS) < 0)
+            return error_set(e, errno, "cannot enter the prepared container");
+        if (mounts_verify(proc, plan.writable, e) < 0)
+            return -1;
+    } else if (rootfs_build(&plan, &subject, proc, e) < 0) {
+        return -1;
+    }
+    plan_free(&plan);
+    return privilege_drop(&r->caller, proc, e);
+}
+
+/* As the user in the container, our descriptors closed: no link and no magic link leads the directory out of it. */
+static void go_to_workdir(const struct run *r)
+{
+    const char *wanted = r->workdir != NULL ? r->workdir : r->cwd;
+    if (wanted == NULL)
+        return;
+    CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_CLOSE int directory = root < 0 ? -1 : kernel_open_in_root(root, wanted);
+    if (directory >= 0 && fchdir(directory) == 0)
+        return;
+    if (r->workdir != NULL)
+        (void)dprintf(STDERR_FILENO, "shifter: cannot change to working directory %s in the container: %s; staying in /\n",
+                      wanted, strerror(errno));
+}
+
+static int execute(struct run *r)
+{
+    struct error e;
+    if (process_restore(&r->process, &e) < 0)
+        return fail(&e);
+    go_to_workdir(r);
+    const char *program = r->command.items[0];
+    environ = r->environ.items; /* execvp searches the container's PATH */
+    (void)execvp(program, r->command.items);
+    int cause = errno;
+    bool missing = cause == ENOENT || cause == ENOTDIR;
+    (void)error_set(&e, cause, "cannot execute %s in the container%s", program,
+                    missing ? " (the program or its interpreter is not there)" : "");
+    (void)fail(&e);
+    return missing ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
+}
+
+int main(int argc, char **argv)
+{
+    static struct run r;
+    struct error e, identity_error;
+    const char *pmi = NULL;
+    for (char **variable = environ; *variable != NULL; variable++) {
+        strings_add(&r.outer, *variable);
+        if (strncmp(*variable, "PMI_FD=", 7) == 0)
+            pmi = *variable + 7;
+    }
+    if (process_begin(argc, pmi, &r.process, &e) < 0)
+        return fail(&e);
+    (void)clearenv();
+    int identity = caller_of_process(&r.caller, &identity_error);
+    if (identity == 0)
+        privilege_as_user(&r.caller);
+    if (options_parse(argc, argv, &r.options, &e) < 0)
+        return fail(&e);
+    if (r.options.action == ACTION_HELP)
+        return fputs(options_help, stdout) < 0 || fflush(stdout) != 0 ? EXIT_SHIFTER : 0;
+    if (r.options.action == ACTION_VERSION)
+        return printf("shifter %s\n", VERSION) < 0 || fflush(stdout) != 0 ? EXIT_SHIFTER : 0;
+    if (identity < 0)
+        return fail(&identity_error);
+    if (decide(&r, &e) < 0 || enter(&r, &e) < 0)
+        return fail(&e);
+    return execute(&r);
+}
