@@ -34,8 +34,12 @@ def load_configuration(path: Path, environment: Mapping[str, str] | None = None)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_trust(path, os.fstat(descriptor))
+    except ConfigurationError:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ConfigurationError(f"{path}: larger than {_MAX_BYTES} bytes")
