@@ -34,7 +34,7 @@ class AddressGuard:
     """Judges the addresses of hosts that a registry, not the site, has named."""
 
     def __init__(self, configured_hosts: Iterable[str]) -> None:
-        self._configured_hosts = tuple(configured_hosts)
+        self._configured_hosts = tuple(host.strip("[]") for host in configured_hosts)
         self._allowed: frozenset[str] | None = None
 
     def check(self, address: str, host: str) -> None:

@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from urllib3 import HTTPHeaderDict
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.response import BaseHTTPResponse
+from urllib3.util import parse_url
 
 from shifter_imagegw.errors import RegistryError, RegistryUnreachable
 from shifter_imagegw.registry.settings import HttpSettings
@@ -36,15 +37,20 @@ Origin = tuple[str, str, int]
 
 
 def origin_of(url: str) -> Origin:
-    """Scheme, host and port of an absolute URL; :class:`RegistryError` when it is not a plain http(s) URL."""
+    """Scheme, host and port of an absolute URL; :class:`RegistryError` when it is not a plain http(s) URL.
+
+    The parser is the one that the connection is made with: two parsers can disagree about a hostile URL, and one of
+    them decides about the credentials.
+    """
     try:
-        parts = urlsplit(url)
-        port = parts.port if parts.port is not None else _DEFAULT_PORTS.get(parts.scheme, 0)
-    except ValueError:
-        raise RegistryError(f"the registry sent us to a malformed URL {url[:200]!r}") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.username is not None or not port:
+        parts = parse_url(url)
+    except LocationParseError:
+        raise RegistryError("the registry sent us to a malformed URL; it is misconfigured or hostile") from None
+    scheme, host = parts.scheme or "", parts.host
+    port = _DEFAULT_PORTS.get(scheme, 0) if parts.port is None else parts.port
+    if not host or not port or parts.auth is not None:
         raise RegistryError(f"the registry sent us to {_shown(url)}, which is not a plain http or https URL")
-    return parts.scheme, parts.hostname, port
+    return scheme, host, port
 
 
 class Attempts:
@@ -186,20 +192,29 @@ class Exchange:
             answer = Answer(self._transport.get(url, sent), at_home)
             if answer.status not in _REDIRECTS:
                 return answer
-            target = urljoin(url, answer.header("Location"))
             answer.discard()
+            target = _joined(url, answer.header("Location"), what)
             destination = origin_of(target)
-            if urlsplit(url).scheme == "https" and destination[0] != "https":
+            if origin_of(url)[0] == "https" and destination[0] != "https":
                 raise RegistryError(f"{what}: refused the redirect from https to {_shown(target)}")
             at_home = at_home and destination == home
             url = target
         raise RegistryError(f"{what}: more than {self._http.max_redirects} redirects; the registry is misconfigured")
 
 
+def _joined(base: str, location: str, what: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        raise RegistryError(
+            f"{what}: a redirect to a malformed URL; the registry is misconfigured or hostile"
+        ) from None
+
+
 def _shown(url: str) -> str:
     """A URL fit for messages: queries of storage services hold signatures, user parts hold passwords."""
-    parts = urlsplit(url)
-    return f"{parts.scheme or '?'}://{parts.netloc.rpartition('@')[2][:100]}"
+    parts = parse_url(url)
+    return f"{parts.scheme or '?'}://{parts.host or ''}"[:200]
 
 
 def _retry_after(value: str) -> float | None:

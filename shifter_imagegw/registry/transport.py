@@ -14,14 +14,20 @@ import threading
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 from urllib3.response import BaseHTTPResponse
-from urllib3.util import Timeout, make_headers
+from urllib3.util import Timeout, Url, make_headers, parse_url
 
 from shifter_imagegw.errors import ConfigurationError, RegistryUnreachable
 from shifter_imagegw.registry.address import AddressGuard, connect, paced_tls_class
@@ -42,7 +48,7 @@ class Transport:
         self._location = location
         self._http = http
         self._window = 2 * http.read_timeout
-        configured = [urlsplit(url).hostname or "" for url in (location.url, *location.mirrors)]
+        configured = [parse_url(url).host or "" for url in (location.url, *location.mirrors)]
         self._configured_hosts = frozenset(configured)
         self._guard = AddressGuard(configured)
         self._proxies = urllib.request.getproxies_environment()
@@ -54,7 +60,8 @@ class Transport:
 
         Raises :class:`RegistryUnreachable` (worth another try) or :class:`Unretryable`.
         """
-        manager = self._manager(urlsplit(url))
+        target = parse_url(url)
+        manager = self._manager(target)
         try:
             return manager.request(
                 "GET",
@@ -67,7 +74,7 @@ class Transport:
                 timeout=Timeout(connect=self._http.connect_timeout, read=self._http.read_timeout),
             )
         except HTTPError as error:
-            raise connection_failure(error, urlsplit(url).netloc.rpartition("@")[2]) from error
+            raise connection_failure(error, target.netloc or "") from error
 
     def close(self) -> None:
         """Close idle connections; requests under way end on their own."""
@@ -75,14 +82,14 @@ class Transport:
             for manager in self._managers.values():
                 manager.clear()
 
-    def _manager(self, url: SplitResult) -> urllib3.PoolManager:
+    def _manager(self, url: Url) -> urllib3.PoolManager:
         """Connections of one kind, made when first needed: loading the system's authorities takes 50 ms."""
-        own = (url.hostname or "") in self._configured_hosts
+        own = (url.host or "") in self._configured_hosts
         proxy = self._proxy_for(url)
         if proxy is not None and not own:
-            self._guard.check_literal(url.hostname or "")
+            self._guard.check_literal(url.host or "")
         with self._lock:
-            key = (url.scheme, own, proxy)
+            key = (url.scheme or "", own, proxy)
             if key not in self._managers:
                 self._managers[key] = self._new_manager(*key)
             return self._managers[key]
@@ -98,8 +105,8 @@ class Transport:
         manager.pool_classes_by_scheme = self._pool_classes(None if own else self._guard)
         return manager
 
-    def _proxy_for(self, url: SplitResult) -> str | None:
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+    def _proxy_for(self, url: Url) -> str | None:
+        proxy = self._proxies.get(url.scheme or "") or self._proxies.get("all")
         if not proxy or _bypassed(url, self._proxies):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
@@ -156,6 +163,8 @@ class Transport:
                 return connect(host, port, guard=guard, min_rate=http.min_rate, **limits)
             except socket.gaierror as error:
                 raise NameResolutionError(host, connection, error) from error
+            except UnicodeError as error:
+                raise LocationParseError(host) from error
             except TimeoutError as error:
                 raise ConnectTimeoutError(connection, str(error)) from error
             except OSError as error:
@@ -201,9 +210,9 @@ def connection_failure(error: BaseException, where: str) -> RegistryUnreachable:
     return RegistryUnreachable(f"{where}: {text}; check that the registry is up and reachable from the gateway")
 
 
-def _bypassed(url: SplitResult, proxies: Mapping[str, str]) -> bool:
+def _bypassed(url: Url, proxies: Mapping[str, str]) -> bool:
     """no_proxy as the standard library reads it (names and their subdomains), and networks such as 10.0.0.0/8."""
-    host = url.hostname or ""
+    host = (url.host or "").strip("[]")
     if urllib.request.proxy_bypass_environment(host, proxies):  # type: ignore[attr-defined]
         return True
     try:
