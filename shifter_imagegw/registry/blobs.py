@@ -56,11 +56,9 @@ class BlobStream:
             try:
                 yield from self._from_source(source)
                 break
-            except (BlobTruncated, DigestMismatch):
-                if self._offset or number == len(self._sources):
-                    raise
             except RegistryError:
-                if number == len(self._sources):
+                complete = 0 < self._offset == self._descriptor.size  # and then came more
+                if complete or number == len(self._sources):
                     raise
         found = f"{self._descriptor.digest.partition(':')[0]}:{self._hash.hexdigest()}"
         if found != self._descriptor.digest:
@@ -70,6 +68,7 @@ class BlobStream:
 
     def _from_source(self, source: Source) -> Iterator[bytes]:
         attempts = self._new_attempts()
+        self._ranges = True
         credited = self._offset
         first = True
         while first or self._offset < self._descriptor.size:
@@ -143,10 +142,7 @@ class BlobStream:
         """The last failure, with what became of the blob."""
         if self._offset == 0:
             return error
-        return BlobTruncated(
-            f"{self._what}: interrupted again and again, last after {self._offset} of {self._descriptor.size} bytes "
-            f"({error})"
-        )
+        return BlobTruncated(f"{error}; only {self._offset} of {self._descriptor.size} bytes arrived in all attempts")
 
 
 def describe_blob(name: str, repository: str, digest: str, role: str | None = None) -> str:

@@ -7,6 +7,7 @@ count for proxies only: no netrc, no other certificate bundles, no cookies.
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import socket
 import ssl
@@ -35,6 +36,8 @@ from shifter_imagegw.registry.location import Location
 from shifter_imagegw.registry.settings import HttpSettings
 
 _USER_AGENT = "shifter-imagegw"
+# OpenSSL's words for an answer that is no TLS at all.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
 class Unretryable(RegistryUnreachable):
@@ -44,10 +47,10 @@ class Unretryable(RegistryUnreachable):
 class Transport:
     """Connections on behalf of one location; safe to use from several threads."""
 
-    def __init__(self, location: Location, http: HttpSettings) -> None:
+    def __init__(self, location: Location, settings: HttpSettings) -> None:
         self._location = location
-        self._http = http
-        self._window = 2 * http.read_timeout
+        self._settings = settings
+        self._window = 2 * settings.read_timeout
         configured = [parse_url(url).host or "" for url in (location.url, *location.mirrors)]
         self._configured_hosts = frozenset(configured)
         self._guard = AddressGuard(configured)
@@ -71,7 +74,7 @@ class Transport:
                 retries=False,
                 preload_content=False,
                 decode_content=False,
-                timeout=Timeout(connect=self._http.connect_timeout, read=self._http.read_timeout),
+                timeout=Timeout(connect=self._settings.connect_timeout, read=self._settings.read_timeout),
             )
         except HTTPError as error:
             raise connection_failure(error, target.netloc or "") from error
@@ -95,7 +98,7 @@ class Transport:
             return self._managers[key]
 
     def _new_manager(self, scheme: str, own: bool, proxy: str | None) -> urllib3.PoolManager:
-        options: dict[str, Any] = {"num_pools": 8, "maxsize": self._http.connections}
+        options: dict[str, Any] = {"num_pools": 8, "maxsize": self._settings.connections}
         if scheme == "https":
             tls = self._tls_context(verify=not (own and self._location.insecure))
             options.update(ssl_context=tls, cert_reqs=tls.verify_mode)
@@ -137,7 +140,7 @@ class Transport:
         """The system's authorities plus the location's own; TLS 1.2 or later."""
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.sslsocket_class = paced_tls_class(self._http.min_rate, self._window)
+        context.sslsocket_class = paced_tls_class(self._settings.min_rate, self._window)
         if self._location.ca_file is not None:
             try:
                 context.load_verify_locations(cafile=self._location.ca_file)
@@ -154,13 +157,13 @@ class Transport:
         return context
 
     def _pool_classes(self, guard: AddressGuard | None) -> dict[str, Any]:
-        http, window = self._http, self._window
+        settings, window = self._settings, self._window
 
         def open_socket(connection: HTTPConnection | HTTPSConnection) -> socket.socket:
             host, port = connection.host, connection.port
-            limits = {"timeout": http.connect_timeout, "window": window}
+            limits = {"timeout": settings.connect_timeout, "window": window}
             try:
-                return connect(host, port, guard=guard, min_rate=http.min_rate, **limits)
+                return connect(host, port, guard=guard, min_rate=settings.min_rate, **limits)
             except socket.gaierror as error:
                 raise NameResolutionError(host, connection, error) from error
             except UnicodeError as error:
@@ -188,26 +191,38 @@ class Transport:
 
 
 def connection_failure(error: BaseException, where: str) -> RegistryUnreachable:
-    """What a failed request or read means, in words without library internals, URLs or secrets."""
+    """What a failed request or read means, in words without library internals, URLs or what the server said."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
     for link in chain:
-        if isinstance(link, ssl.SSLCertVerificationError):
-            return Unretryable(
-                f"{where}: certificate not accepted ({link.verify_message or link.reason}); configure the "
-                "authority's file as sslcacert of the location"
-            )
-        if isinstance(link, socket.gaierror):
-            kind = RegistryUnreachable if link.errno == socket.EAI_AGAIN else Unretryable
-            return kind(f"{where}: host name not resolved ({link.strerror}); check url and name service")
-    if isinstance(error, urllib3.exceptions.LocationValueError):
-        return Unretryable(f"{where}: not a usable address")
-    reason = next((link for link in reversed(chain) if isinstance(link, OSError)), error)
-    text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        lasting = _lasting_cause(link)
+        if lasting is not None:
+            return Unretryable(f"{where}: {lasting}")
+    reason = next((link for link in reversed(chain) if isinstance(link, OSError)), None)
+    if reason is not None:
+        text = reason.strerror or str(reason) or type(reason).__name__
+    elif any(isinstance(link, http.client.IncompleteRead) for link in chain):
+        text = "the connection ended in the middle of the answer"
+    else:
+        text = "the answer is not proper HTTP"
     return RegistryUnreachable(f"{where}: {text}; check that the registry is up and reachable from the gateway")
+
+
+def _lasting_cause(error: BaseException) -> str | None:
+    """In words, what another attempt would not change; None for everything else."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message or error.reason
+        return f"certificate not accepted ({reason}); configure the authority's file as sslcacert of the location"
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return "no TLS spoken there; if the registry really is without, the location's url must say http://"
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        return f"host name not resolved ({error.strerror}); check the location's url and the name service"
+    if isinstance(error, urllib3.exceptions.LocationValueError):
+        return "not a usable address; check the location's url"
+    return None
 
 
 def _bypassed(url: Url, proxies: Mapping[str, str]) -> bool:

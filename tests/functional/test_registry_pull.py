@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from shifter_imagegw.registry.client import HttpSettings, RegistryClient
 from shifter_imagegw.registry.location import Location, Login
 from shifter_imagegw.registry.manifest import OciPlatform, ResolvedImage
 from tests.registryserver import RegistryServer, digest_of, registry_server, tar_of
+from tests.scriptedserver import Request, fake_image, scripted_server, serve_image
 
 AMD64 = OciPlatform()
 QUICK = HttpSettings(retries=1, backoff=0.01, connect_timeout=5, read_timeout=5)
@@ -244,3 +246,47 @@ def test_expired_token_is_renewed(tmp_path: Path) -> None:
             while len(server.token_server.requests) == first:
                 assert len(blobs(registry_client, "public/app", image)) == 2
                 time.sleep(0.05)
+
+
+def test_registry_that_hides_closed_repositories_is_asked_again_with_the_login() -> None:
+    image = fake_image()
+
+    def script(request: Request) -> None:
+        sent = request.headers["Authorization"]
+        if request.path.startswith("/token"):
+            request.reply(200, b'{"token": "owner"}' if sent == login.basic_header() else b'{"token": "nobody"}')
+        elif sent == "Bearer owner":
+            serve_image(image)(request)
+        elif sent == "Bearer nobody":
+            request.reply(404)
+        else:
+            request.reply(401, b"", {"WWW-Authenticate": f'Bearer realm="{server.url}/token"'})
+
+    login = Login("ann", "pw")
+    with scripted_server(script) as server:
+        with RegistryClient(Location("reg", server.url), login, QUICK) as owner:
+            assert owner.resolve("hidden/app", "v1", AMD64).private is True
+        with (
+            RegistryClient(Location("reg", server.url), Login("ann", "x"), QUICK) as other,
+            pytest.raises(ManifestNotFound),
+        ):
+            other.resolve("hidden/app", "v1", AMD64)
+
+
+def test_revoked_token_is_replaced_once() -> None:
+    image = fake_image()
+    valid = ["t1"]
+
+    def script(request: Request) -> None:
+        if request.path.startswith("/token"):
+            request.reply(200, json.dumps({"token": valid[0], "expires_in": 3600}).encode())
+        elif request.headers["Authorization"] == f"Bearer {valid[0]}":
+            serve_image(image)(request)
+        else:
+            request.reply(401, b"", {"WWW-Authenticate": f'Bearer realm="{server.url}/token"'})
+
+    with scripted_server(script) as server, RegistryClient(Location("reg", server.url), http=QUICK) as registry_client:
+        resolved = registry_client.resolve("proj/app", "v1", AMD64)
+        valid[0] = "t2"
+        assert blobs(registry_client, "proj/app", resolved) == [image.layer]
+        assert len(server.headers_of("/token")) == 2
