@@ -81,6 +81,7 @@ def scripted_server(
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """Clients that leave early are what many tests are about."""
@@ -92,7 +93,8 @@ def scripted_server(
         context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         scheme = "https"
-    state.url = f"{scheme}://{address}:{server.server_port}"
+    host = f"[{address}]" if ":" in address else address
+    state.url = f"{scheme}://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from shifter_imagegw.errors import (
 from shifter_imagegw.registry.client import HttpSettings, RegistryClient
 from shifter_imagegw.registry.location import Location, Login
 from shifter_imagegw.registry.manifest import OciPlatform, ResolvedImage
+from shifter_imagegw.registry.reference import choose_location
 from tests.registryserver import RegistryServer, digest_of, registry_server, tar_of
 from tests.scriptedserver import Request, fake_image, scripted_server, serve_image
 
@@ -102,6 +104,18 @@ def test_index_gives_the_platform_entry_and_its_own_digest_as_id(registry: Regis
         assert registry_client.resolve("multi/app", "v1", OciPlatform("arm64")).manifest_digest == arm.digest
         with pytest.raises(ManifestNotFound, match="linux/ppc64le; available: linux/amd64, linux/arm64/v8"):
             registry_client.resolve("multi/app", "v1", OciPlatform("ppc64le"))
+
+
+def test_image_id_is_what_skopeo_reports(registry: RegistryServer) -> None:
+    image = registry.push_image("oracle/app", "amd", LAYERS)
+    registry.push_index("oracle/app", "v1", [(image, {"os": "linux", "architecture": "amd64"})])
+    for tag in ("amd", "v1"):
+        command = ["skopeo", "inspect", "--tls-verify=false", f"docker://{registry.host}/oracle/app:{tag}"]
+        reported = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        with client(registry) as registry_client:
+            resolved = registry_client.resolve("oracle/app", tag, AMD64)
+        assert resolved.digest == reported["Digest"]
+        assert [layer.digest for layer in resolved.layers] == reported["Layers"]
 
 
 def test_unknown_image_is_named(registry: RegistryServer) -> None:
@@ -214,6 +228,15 @@ def test_open_repository_is_read_without_the_login(token_registry: RegistryServe
     assert token_registry.token_server.requests == [(query, None)]  # one token served every request
 
 
+def test_threads_share_one_token(token_registry: RegistryServer) -> None:
+    assert token_registry.token_server is not None
+    token_registry.token_server.requests.clear()
+    with client(token_registry) as registry_client, ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(lambda _: registry_client.resolve("public/app", "v1", AMD64), range(8)))
+    assert len(set(map(repr, images))) == 1
+    assert len(token_registry.token_server.requests) == 1
+
+
 def test_closed_repository_is_read_with_the_login(token_registry: RegistryServer) -> None:
     assert token_registry.token_server is not None
     token_registry.token_server.requests.clear()
@@ -290,3 +313,13 @@ def test_revoked_token_is_replaced_once() -> None:
         valid[0] = "t2"
         assert blobs(registry_client, "proj/app", resolved) == [image.layer]
         assert len(server.headers_of("/token")) == 2
+
+
+def test_registry_at_an_ipv6_address() -> None:
+    image = fake_image()
+    with scripted_server(serve_image(image), address="::1") as server:
+        locations = {server.url.removeprefix("http://"): Location("six", server.url)}
+        location, reference = choose_location(f"{next(iter(locations))}/proj/app:v1", locations, "none")
+        with RegistryClient(location, http=QUICK) as registry_client:
+            resolved = registry_client.resolve(reference.repository, reference.version, AMD64)
+            assert blobs(registry_client, reference.repository, resolved) == [image.layer]
