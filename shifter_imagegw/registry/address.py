@@ -90,8 +90,8 @@ def _special_kind(address: Address) -> str | None:
     return "unspecified" if address in _THIS_NETWORK else None
 
 
-class _Pace:
-    """Average rate of a connection over the time that was spent waiting for it."""
+class Pace:
+    """Average rate of a connection over the time that was spent waiting for it, window by window (seconds)."""
 
     def __init__(self, min_rate: int, window: float) -> None:
         self._min_rate = min_rate
@@ -100,6 +100,7 @@ class _Pace:
         self._arrived = 0
 
     def account(self, arrived: int, waited: float) -> None:
+        """Count ``arrived`` bytes after ``waited`` seconds; TimeoutError when a window ends below the minimum rate."""
         self._arrived += arrived
         self._waited += waited
         if self._waited < self._window:
@@ -112,7 +113,7 @@ class _Pace:
 class PacedSocket(socket.socket):
     """A TCP socket whose reads raise TimeoutError when a window passes below the minimum rate."""
 
-    pace: _Pace | None = None
+    pace: Pace | None = None
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         start = time.monotonic()
@@ -125,13 +126,13 @@ class PacedSocket(socket.socket):
 class PacedTlsSocket(ssl.SSLSocket):
     """The same for TLS; contexts make it through ``sslsocket_class``, so the limits are class attributes."""
 
-    pace: _Pace | None = None
+    pace: Pace | None = None
     min_rate = 1
     window = 60.0
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         if self.pace is None:
-            self.pace = _Pace(self.min_rate, self.window)
+            self.pace = Pace(self.min_rate, self.window)
         start = time.monotonic()
         arrived = super().recv_into(buffer, nbytes, flags)
         self.pace.account(arrived, time.monotonic() - start)
@@ -165,6 +166,6 @@ def connect(
             sock.close()
             last = error
             continue
-        sock.pace = _Pace(min_rate, window)
+        sock.pace = Pace(min_rate, window)
         return sock
     raise last or OSError(f"no address found for {host}")

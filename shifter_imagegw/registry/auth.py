@@ -17,7 +17,9 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
+
+from urllib3.util import parse_url
 
 from shifter_imagegw.errors import RegistryDenied, RegistryError
 from shifter_imagegw.registry.exchange import Attempts, Exchange, origin_of
@@ -110,7 +112,7 @@ class Authorizer:
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
         self._challenges: dict[str, Challenge] = {}
-        self.login_used = self._send_login_first
+        self.login_used = False
 
     def current(self, repository: str) -> Grant:
         """What to send with the next request; an expired token is renewed by the challenge it will meet."""
@@ -119,6 +121,11 @@ class Authorizer:
                 return Grant(Level.LOGIN, self._login.basic_header())
             grant = self._grants.get(repository, _NO_GRANT)
             return grant if time.monotonic() < grant.expires else Grant(grant.level)
+
+    def accepted(self, grant: Grant) -> None:
+        """Note that the registry answered a request with ``grant``."""
+        if grant.level == Level.LOGIN:
+            self.login_used = True
 
     def can_use_login(self, grant: Grant) -> bool:
         """Whether the login is still to be tried after ``grant`` turned out too weak."""
@@ -167,7 +174,6 @@ class Authorizer:
                 f"registry {self._name}: {repository} does not exist or needs a login (HTTP {status}); check the name, "
                 f"or run 'shifterimg login' for {self._name} and pull again"
             )
-        self.login_used = True
         if challenge.scheme == "basic":
             return Grant(Level.LOGIN, self._login.basic_header())
         grant = self._token(repository, challenge, self._login, attempts)
@@ -203,13 +209,13 @@ class Authorizer:
             raise RegistryError(
                 f"registry {self._name}: refused a token server without TLS; the registry is misconfigured"
             )
-        parts = urlsplit(realm)
-        query = parse_qsl(parts.query, keep_blank_values=True)
+        parts = parse_url(realm)
+        query = parse_qsl(parts.query or "", keep_blank_values=True)
         if "service" in challenge.parameters:
             query.append(("service", challenge.parameters["service"]))
         scopes: Sequence[str] = challenge.parameters.get("scope", "").split() or [f"repository:{repository}:pull"]
         query.extend(("scope", scope) for scope in scopes)
-        return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
+        return parts._replace(query=urlencode(query), fragment=None).url
 
 
 def _token_reply(body: bytes, what: str) -> tuple[str, float]:

@@ -8,6 +8,7 @@ two of them is found out at the end.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Callable
@@ -15,6 +16,7 @@ from typing import Callable
 from urllib3.exceptions import HTTPError
 
 from shifter_imagegw.errors import BlobTruncated, DigestMismatch, RegistryDenied, RegistryError, RegistryUnreachable
+from shifter_imagegw.registry.address import Pace
 from shifter_imagegw.registry.digest import hasher
 from shifter_imagegw.registry.exchange import Answer, Attempts
 from shifter_imagegw.registry.manifest import Descriptor
@@ -97,9 +99,12 @@ class BlobStream:
         """The blob's remaining bytes out of one answer. RegistryUnreachable: interrupted, worth another try."""
         skip = self._position(answer)
         size = self._descriptor.size
+        pace = Pace(self._http.min_blob_rate, 2 * self._http.read_timeout)
         while True:
+            start = time.monotonic()
             try:
                 chunk = answer.response.read1(_CHUNK, decode_content=False)
+                pace.account(len(chunk), time.monotonic() - start)
             except (HTTPError, OSError) as error:
                 raise connection_failure(error, self._what) from error
             if not chunk:

@@ -22,7 +22,7 @@ from shifter_imagegw.registry.auth import Authorizer
 from shifter_imagegw.registry.blobs import BlobStream, Source, describe_blob
 from shifter_imagegw.registry.digest import checked_digest, digest_of, is_digest
 from shifter_imagegw.registry.endpoint import Endpoint
-from shifter_imagegw.registry.exchange import Answer, Attempts, Document, Exchange
+from shifter_imagegw.registry.exchange import Answer, Attempts, Document, Exchange, origin_of
 from shifter_imagegw.registry.location import Location, Login
 from shifter_imagegw.registry.manifest import (
     ACCEPT,
@@ -129,8 +129,7 @@ class RegistryClient:
         """A URL out of a layer descriptor: no credentials, and no answer to a challenge (CVE-2020-15157)."""
 
         def ask(headers: dict[str, str], attempts: Attempts) -> Answer:
-            secure = urlsplit(self._location.url).scheme == "https"
-            if secure and urlsplit(url).scheme != "https":
+            if origin_of(url)[0] != "https" and origin_of(self._location.url)[0] == "https":
                 raise RegistryError(f"{what}: its foreign URL is not https; refused")
             return self._exchange.get(url, headers, None, attempts, what=what)
 

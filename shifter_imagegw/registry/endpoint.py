@@ -27,7 +27,7 @@ class Endpoint:
 
     @property
     def login_used(self) -> bool:
-        """Whether any access needed the login."""
+        """Whether any answer was given to the login."""
         return self._authorizer.login_used
 
     def attempts(self) -> Attempts:
@@ -70,6 +70,8 @@ class Endpoint:
             reply = ask(grant.header)
             hidden = reply.status == 404 and self._authorizer.can_use_login(grant)
             if not reply.at_home or not (reply.status in (401, 403) or hidden):
+                if reply.status < 400:
+                    self._authorizer.accepted(grant)
                 return reply
             refusal = Refusal(reply.status, challenges(reply))
             if isinstance(reply, Answer):

@@ -12,7 +12,8 @@ class HttpSettings:
 
     ``retries`` counts further attempts after a failed one; pauses between them double from ``backoff`` up to
     ``max_backoff``. A registry that asks for a longer pause than ``max_retry_after`` is given up on at once. A
-    connection must bring ``min_rate`` bytes per second on average while it is waited for. A blob gets its attempts back
+    connection must bring ``min_rate`` bytes per second on average while it is waited for, the body of a blob
+    ``min_blob_rate``; both are looked at after every two read time-outs of waiting. A blob gets its attempts back
     whenever ``resume_credit`` bytes have arrived since the last interruption.
     """
 
@@ -23,6 +24,7 @@ class HttpSettings:
     max_backoff: float = 15.0
     max_retry_after: float = 60.0
     min_rate: int = 64
+    min_blob_rate: int = 16 << 10
     resume_credit: int = 8 << 20
     max_redirects: int = 5
     max_manifest_bytes: int = 4 << 20

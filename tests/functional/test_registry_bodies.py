@@ -248,6 +248,17 @@ def test_dripping_body_ends() -> None:
         pull(server, IMPATIENT)
 
 
+def test_blob_below_the_minimum_rate_is_left() -> None:
+    def slow(request: Request) -> None:
+        request.head(200, {"Content-Length": str(len(IMAGE.layer))})
+        while not server.over.wait(0.01):
+            request.wfile.write(b"l" * 10)
+
+    choosy = HttpSettings(retries=0, connect_timeout=5, read_timeout=0.2, min_rate=1, min_blob_rate=1 << 20)
+    with scripted_server(serve_image(IMAGE, slow)) as server, pytest.raises(BlobTruncated, match="seconds of waiting"):
+        pull(server, choosy)
+
+
 @pytest.mark.parametrize(
     "start", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1"]
 )

@@ -313,6 +313,28 @@ def test_foreign_layer_is_fetched_only_where_the_location_allows_it(foreign: Scr
             assert foreign.requests == []
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "file:///etc/passwd", "", "http://a\uff0fb/", "http://169.254.169.254/x", "x"]
+)
+def test_foreign_url_of_another_kind_is_refused(url: str) -> None:
+    media_type = DOCKER_LAYER.replace("rootfs.diff", "rootfs.foreign.diff")
+    image = fake_image(IMAGE.layer, layers=[{**descriptor(media_type, IMAGE.layer), "urls": [url]}])
+    with scripted_server(serve_image(image, lambda r: r.reply(404))) as registry, pytest.raises(RegistryError):
+        pull(Location("reg", registry.url, foreign_layers=True))
+
+
+@pytest.mark.parametrize(
+    "realm", ["", "x", "http://[::1", "file:///x", "http://a\uff0fb/", "http://u:p@127.0.0.1/", "http://"]
+)
+def test_token_server_of_another_kind_is_refused(realm: str) -> None:
+    def script(request: Request) -> None:
+        challenge = f'HTTP/1.1 401 x\r\nContent-Length: 0\r\nWWW-Authenticate: Bearer realm="{realm}"\r\n\r\n'
+        request.wfile.write(challenge.encode())
+
+    with scripted_server(script) as registry, pytest.raises(RegistryError):
+        pull(Location("reg", registry.url))
+
+
 def test_netrc_and_cookies_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ann password s3cret\n", encoding="ascii")
     (tmp_path / ".netrc").chmod(0o600)
