@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import email.utils
+import threading
 import time
 
 import pytest
@@ -222,6 +223,27 @@ def test_long_pause_that_a_registry_asks_for_is_reported_not_waited(value: str) 
         with pytest.raises(RegistryUnreachable, match=r"too many requests.*HTTP 429.*come back in 86\d\d\d seconds"):
             pull(server)
         assert len(server.requests) == 1
+
+
+def test_closing_the_client_ends_its_pauses() -> None:
+    asked = threading.Event()
+
+    def busy(request: Request) -> None:
+        request.reply(503)
+        asked.set()
+
+    patient = HttpSettings(retries=9, backoff=3600, max_backoff=3600)
+    with scripted_server(busy) as server, RegistryClient(Location("reg", server.url), http=patient) as client:
+
+        def close() -> None:
+            asked.wait()
+            client.close()
+
+        thread = threading.Thread(target=close)
+        thread.start()
+        with pytest.raises(RegistryUnreachable, match="HTTP 503"):
+            client.resolve("proj/app", "v1", OciPlatform())
+        thread.join()
 
 
 def test_silent_server_ends_with_a_time_out() -> None:
