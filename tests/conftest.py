@@ -12,6 +12,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
+from tests.shifternode import node, session_node
+
+__all__ = ["node", "session_node"]  # fixtures: pytest finds them by name here
+
 _skipped: list[str] = []
 
 

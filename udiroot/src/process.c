@@ -64,8 +64,13 @@ static int raise_limits(struct process *out, struct error *e)
             continue;
         struct rlimit sane = {.rlim_cur = limits[i].needed, .rlim_max = old->rlim_max};
         if (sane.rlim_max < sane.rlim_cur)
-            sane.rlim_max = sane.rlim_cur; /* raising needs CAP_SYS_RESOURCE, which a setuid start has */
-        if (setrlimit(limits[i].resource, &sane) < 0)
+            sane.rlim_max = sane.rlim_cur;
+        if (setrlimit(limits[i].resource, &sane) == 0)
+            continue;
+        /* Inside a machine container root may lack CAP_SYS_RESOURCE: as far as the hard limit goes. What is then too little
+         * ends in an error of the operation it stops. */
+        sane = (struct rlimit){.rlim_cur = old->rlim_max, .rlim_max = old->rlim_max};
+        if (errno != EPERM || setrlimit(limits[i].resource, &sane) < 0)
             return error_set(e, errno, "cannot raise resource limit %d", limits[i].resource);
     }
     return 0;

@@ -246,6 +246,9 @@ int main(int argc, char **argv)
     struct error e, identity_error;
     const char *pmi = NULL;
     for (char **variable = environ; *variable != NULL; variable++) {
+        /* The loader of a setuid program removes these; that the command never gets them must not depend on it. */
+        if (strncmp(*variable, "LD_", 3) == 0 || strncmp(*variable, "GLIBC_TUNABLES=", 15) == 0)
+            continue;
         strings_add(&r.outer, *variable);
         if (strncmp(*variable, "PMI_FD=", 7) == 0)
             pmi = *variable + 7;
