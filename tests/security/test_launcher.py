@@ -398,3 +398,42 @@ def test_sec27_the_launcher_cannot_be_overwritten(node: ShifterNode) -> None:
     script = f"echo x > {node.program('shifter')}"
     assert node.as_user(["/bin/sh", "-c", script]).returncode != 0
     assert Path(node.program("shifter")).read_bytes() == before
+
+
+# Fallbacks of older kernels are as strict: the newer system calls are answered with ENOSYS
+
+
+@pytest.mark.parametrize(
+    "masked",
+    ["openat2", "open_tree", "mount_setattr", "close_range", "openat2,open_tree,move_mount,mount_setattr,close_range"],
+)
+def test_old_kernels_get_the_same_container(node: ShifterNode, masked: str) -> None:
+    tree = base_tree(node.base / "old-tree")
+    (tree / "out").symlink_to("/../../srv")
+    node.add_image("old", tree)
+    node.configure(siteFs="/usr/share:/out/made/here:ro:rec;/etc/hostname:/new/file")
+    script = "cat /new/file; ls /proc/self/fd; touch /out/made/here/x; cat /proc/self/mountinfo"
+    trace = ["strace", "-f", "-o", "/dev/null", "-e", f"inject={masked}:error=ENOSYS", "-u", node.alice.name]
+    image = f"--image=id:{image_id('old')}"
+    done = subprocess.run(
+        [*trace, *node.command(image, "/bin/sh", "-c", script)], check=False, capture_output=True, text=True, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Read-only" in done.stderr
+    assert done.stdout.startswith(Path("/etc/hostname").read_text() + "0\n1\n2\n3\n")
+    mounts = [line.split() for line in done.stdout.splitlines()[5:]]
+    reachable = {fields[4]: fields[5].split(",") for fields in mounts}  # the last one at a point covers the others
+    assert {"/", "/srv/made/here", "/new/file", "/proc", "/sys", "/dev", "/tmp"} <= reachable.keys()
+    for point, options in reachable.items():
+        assert "nosuid" in options, point
+        assert "nodev" in options or point.startswith("/dev"), point
+    assert "ro" in reachable["/"]
+    assert "ro" in reachable["/srv/made/here"]
+
+
+def test_no_loop_control_call_of_newer_kernels_is_needed(node: ShifterNode) -> None:
+    """LOOP_CONFIGURE (Linux 5.8) is the first ioctl on a new device; refused, the older pair of calls does its work."""
+    trace = ["strace", "-o", "/dev/null", "-e", "inject=ioctl:error=EINVAL:when=2", "-u", node.alice.name]
+    command = [*trace, *node.command(IMAGE, "/bin/cat", "/etc/os-release")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
+    assert (done.returncode, done.stdout) == (0, "NAME=TestImage\n"), done.stderr
