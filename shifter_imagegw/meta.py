@@ -18,8 +18,6 @@ _MAX_ENV_BYTES = 128 * 1024
 _MAX_ACL_ENTRIES = 1000
 """Old runtimes abort on longer lists (section 9.3)."""
 
-_ADVICE = "the metadata file of images has no way to say that: change it in the image"
-
 
 @dataclass(frozen=True)
 class Metadata:
@@ -66,16 +64,14 @@ def _entries(metadata: Metadata) -> Iterator[tuple[str, str]]:
 def _one_line(what: str, value: str) -> str:
     if any(char in value for char in "\n\r\0"):
         raise ConversionError(
-            f"the image's {what} holds a line break or NUL, which nodes cannot take; change it in the image"
+            f"the image's {what} holds a line break or NUL, which no node could read; change it in the image"
         )
     if value.endswith("\\"):
         raise ConversionError(
-            f"the image's {what} ends in a backslash, which nodes cannot take; change it in the image"
+            f"the image's {what} ends in a backslash, which no node could read; change it in the image"
         )
-    if value != value.strip():
-        # Readers trim; a value that only differs by that is not worth refusing an image for.
-        value = value.strip()
-    return value
+    # Readers trim as well: a value that only differs by that is not worth refusing an image for.
+    return value.strip()
 
 
 def _argument_list(what: str, arguments: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -195,7 +196,11 @@ class SqliteStore(ImageStore):
 
     def _connect(self) -> sqlite3.Connection:
         try:  # logins are in it, sealed, for as long as a pull runs: nobody else reads it
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Only a new file may be closed here: closing another descriptor of a database drops this process's locks
+            # on it.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
             raise StoreError(
                 f"database {self._path}: {error.strerror}; create its directory, writable by the gateway's account"
@@ -203,7 +208,7 @@ class SqliteStore(ImageStore):
         connection = sqlite3.connect(
             self._path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         if connection.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
             self._create(connection)
@@ -267,6 +272,19 @@ class SqliteStore(ImageStore):
             if found is not None:
                 database.execute("DELETE FROM images WHERE record_id = ?", found)
                 database.execute("DELETE FROM tags WHERE record_id = ?", found)
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL. The switch needs the file for itself and does not wait for it, so several first openers
+    have to take turns."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -105,6 +105,18 @@ def test_a_second_pull_of_the_reference_joins_the_first(store: ImageStore) -> No
     assert len(store.queue("cluster")) == 1
 
 
+def test_first_opening_by_many_at_once_succeeds(open_again: Callable[[], ImageStore]) -> None:
+    stores = [open_again() for _ in range(12)]
+    barrier = threading.Barrier(len(stores))
+
+    def ping(store: ImageStore) -> None:
+        barrier.wait()
+        store.ping()
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        list(pool.map(ping, stores))
+
+
 def test_simultaneous_pulls_of_one_reference_make_one_record(open_again: Callable[[], ImageStore]) -> None:
     stores = [open_again() for _ in range(8)]
     barrier = threading.Barrier(len(stores))
