@@ -53,7 +53,8 @@ int account_of_uid(const struct config *config, uid_t uid, struct account *out, 
     int result = find(config, NULL, uid, out, e);
     if (result == 1)
         return error_set(e, 0, "uid %u has no account in %s%s; ask the administrator to add it", (unsigned)uid,
-                         config->allow_libc_pwd_calls || config->populate_etc_dynamically ? "this system" : config->etc_path,
+                         config->allow_libc_pwd_calls || config->populate_etc_dynamically ? "this system"
+                                                                                          : config->etc_path,
                          config->allow_libc_pwd_calls || config->populate_etc_dynamically ? "" : "/passwd");
     return result;
 }

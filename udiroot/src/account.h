@@ -16,7 +16,8 @@ struct account {
     gid_t gid;
 };
 
-/* libc is asked when allowLibcPwdCalls or populateEtcDynamically is set: then the site wants the node's own databases. */
+/* libc is asked when allowLibcPwdCalls or populateEtcDynamically is set: then the site wants the node's own databases.
+ */
 int account_of_uid(const struct config *config, uid_t uid, struct account *out, struct error *e);
 int account_of_name(const struct config *config, const char *name, struct account *out, struct error *e);
 void account_free(struct account *account);

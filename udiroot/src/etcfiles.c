@@ -13,9 +13,10 @@
 
 #include "text.h"
 
-static const char nsswitch[] = "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files dns\n"
-                               "services: files\nprotocols: files\nrpc: files\nethers: files\nnetmasks: files\n"
-                               "netgroup: files\npublickey: files\nbootparams: files\nautomount: files\naliases: files\n";
+static const char nsswitch[] =
+    "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files dns\n"
+    "services: files\nprotocols: files\nrpc: files\nethers: files\nnetmasks: files\n"
+    "netgroup: files\npublickey: files\nbootparams: files\nautomount: files\naliases: files\n";
 static const char host_conf[] = "order bind,hosts\nmulti on\n";
 
 int upper_write(int directory, const char *name, const char *text, size_t length, struct error *e)
@@ -159,7 +160,8 @@ static char *field(const char *text)
 static void add_passwd_line(struct strings *lines, const struct account *a)
 {
     CLEANUP_FREE char *gecos = field(a->gecos), *home = field(a->home), *shell = field(a->shell);
-    strings_take(lines, text_format("%s:x:%u:%u:%s:%s:%s\n", a->name, (unsigned)a->uid, (unsigned)a->gid, gecos, home, shell));
+    strings_take(lines,
+                 text_format("%s:x:%u:%u:%s:%s:%s\n", a->name, (unsigned)a->uid, (unsigned)a->gid, gecos, home, shell));
 }
 
 static void add_group_line(struct strings *lines, gid_t gid, const char *member)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The files of the container's /etc that the site, not the image, decides (spec: runtime contract, 9.5 steps 6 to 12, 9.7,
- * 9.8). They are written into the overlay's upper directory before the overlay exists, so no name of the image is followed.
+ * The files of the container's /etc that the site, not the image, decides (spec: runtime contract, 9.5 steps 6 to
+ * 12, 9.7, 9.8). They are written into the overlay's upper directory before the overlay exists, so no name of the image
+ * is followed.
  */
 #ifndef SHIFTER_ETCFILES_H
 #define SHIFTER_ETCFILES_H

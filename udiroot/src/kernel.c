@@ -15,20 +15,18 @@
 #include <unistd.h>
 
 /* One number on all architectures (since the unified tables of Linux 5.1). */
-enum {
-    NR_OPEN_TREE = 428,
-    NR_MOVE_MOUNT = 429,
-    NR_CLOSE_RANGE = 436,
-    NR_OPENAT2 = 437,
-    NR_MOUNT_SETATTR = 442
-};
+enum { NR_OPEN_TREE = 428, NR_MOVE_MOUNT = 429, NR_CLOSE_RANGE = 436, NR_OPENAT2 = 437, NR_MOUNT_SETATTR = 442 };
 
 enum { RESOLVE_NO_MAGIC = 0x02, RESOLVE_NO_LINKS = 0x04, RESOLVE_AS_ROOT = 0x10 };
 enum { TREE_CLONE = 1, TREE_RECURSIVE = 0x8000, EMPTY_PATH = 0x1000 };
 enum { MOVE_FROM_EMPTY_PATH = 0x04, MOVE_TO_EMPTY_PATH = 0x40 };
 
-struct open_request { uint64_t flags, mode, resolve; };
-struct attribute_request { uint64_t set, clear, propagation, user_namespace; };
+struct open_request {
+    uint64_t flags, mode, resolve;
+};
+struct attribute_request {
+    uint64_t set, clear, propagation, user_namespace;
+};
 
 static int openat2_path(int directory, const char *path, uint64_t resolve)
 {
@@ -155,7 +153,8 @@ int kernel_clone_mount(int fd, bool recursive)
 
 int kernel_change_mount(int fd, bool recursive, unsigned attributes, enum kernel_propagation propagation)
 {
-    static const uint64_t types[] = {[PROPAGATE_PRIVATE] = MS_PRIVATE, [PROPAGATE_SLAVE] = MS_SLAVE, [PROPAGATE_UNCHANGED] = 0};
+    static const uint64_t types[] = {
+        [PROPAGATE_PRIVATE] = MS_PRIVATE, [PROPAGATE_SLAVE] = MS_SLAVE, [PROPAGATE_UNCHANGED] = 0};
     struct attribute_request request = {.set = attributes, .propagation = types[propagation]};
     unsigned flags = EMPTY_PATH | (recursive ? TREE_RECURSIVE : 0U);
     return (int)syscall(NR_MOUNT_SETATTR, fd, "", flags, &request, sizeof request);

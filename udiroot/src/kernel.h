@@ -12,11 +12,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { /* attributes a mount can be given; never taken away */
-    MOUNT_READ_ONLY = 1 << 0, /* the values are MOUNT_ATTR_* of linux/mount.h */
-    MOUNT_NO_SUID = 1 << 1,
-    MOUNT_NO_DEVICES = 1 << 2,
-    MOUNT_NO_EXEC = 1 << 3
+enum {                           /* attributes a mount can be given; never taken away */
+       MOUNT_READ_ONLY = 1 << 0, /* the values are MOUNT_ATTR_* of linux/mount.h */
+       MOUNT_NO_SUID = 1 << 1,
+       MOUNT_NO_DEVICES = 1 << 2,
+       MOUNT_NO_EXEC = 1 << 3
 };
 
 enum kernel_propagation { PROPAGATE_PRIVATE, PROPAGATE_SLAVE, PROPAGATE_UNCHANGED };
@@ -26,22 +26,25 @@ int kernel_open_in_root(int root, const char *path);
 /* Opens an absolute path O_PATH; a symlink in any component is ELOOP. */
 int kernel_open_no_symlinks(const char *path);
 
-/* A detached copy of the mount (with submounts when `recursive`) that shows the directory or file `fd`; ENOSYS on old kernels. */
+/* A detached copy of the mount (with submounts when `recursive`) that shows the directory or file `fd`; ENOSYS on old
+ * kernels. */
 int kernel_clone_mount(int fd, bool recursive);
 /* Adds attributes to the mount behind `fd` and sets its propagation; ENOSYS on old kernels. */
 int kernel_change_mount(int fd, bool recursive, unsigned attributes, enum kernel_propagation propagation);
 /* Attaches a detached mount on top of the directory or file `target`. */
 int kernel_attach_mount(int mount, int target);
 
-/* Makes `root`, a mount point, the root of this mount namespace and detaches the old root, also where the old root is the
- * kernel's initial ramfs, which pivot_root(2) cannot move. */
+/* Makes `root`, a mount point, the root of this mount namespace and detaches the old root, also where the old root is
+ * the kernel's initial ramfs, which pivot_root(2) cannot move. */
 int kernel_enter_root(int root);
 
 /* Closes the descriptors first..last. */
 int kernel_close_range(unsigned first, unsigned last);
 
 /* "/proc/self/fd/N": the name of an open descriptor for calls that only take paths. */
-struct kernel_fd_path { char text[32]; };
+struct kernel_fd_path {
+    char text[32];
+};
 struct kernel_fd_path kernel_fd_path(int fd);
 
 #endif

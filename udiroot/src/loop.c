@@ -33,7 +33,8 @@ static void short_pause(void)
     (void)nanosleep(&ten_milliseconds, NULL);
 }
 
-/* Does the device behind `fd` show exactly the whole file described by `image`, read-only, and vanish with its last user? */
+/* Does the device behind `fd` show exactly the whole file described by `image`, read-only, and vanish with its last
+ * user? */
 static bool shows_image(int fd, const struct stat *image)
 {
     struct loop_info64 info;
@@ -59,7 +60,8 @@ static int open_device(unsigned number, struct loop *out)
 }
 
 /* /proc/partitions lists the block devices that have a size, so only configured loop devices, however many nodes /dev
- * holds; and of those only the ones of the image's size are worth opening. Returns 1 when found, 0 when not, -1 on error. */
+ * holds; and of those only the ones of the image's size are worth opening. Returns 1 when found, 0 when not, -1 on
+ * error. */
 static int find_device(const struct stat *image, struct loop *out, struct error *e)
 {
     FILE *partitions = fopen("/proc/partitions", "re");
@@ -112,8 +114,10 @@ static int new_device(int control, int image_fd, const char *name, struct loop *
     for (int try = 0; try < TRIES; try++) {
         int number = ioctl(control, LOOP_CTL_GET_FREE);
         if (number < 0)
-            return error_set(e, errno, "no free loop device for image %s; raise max_loop of the loop module or end other "
-                                       "users of loop devices (losetup -l)", name);
+            return error_set(e, errno,
+                             "no free loop device for image %s; raise max_loop of the loop module or end other "
+                             "users of loop devices (losetup -l)",
+                             name);
         if (open_device((unsigned)number, out) < 0) {
             if (errno != ENOENT && errno != ENXIO)
                 return error_set(e, errno, "cannot open %s for image %s", out->device, name);
@@ -128,12 +132,12 @@ static int new_device(int control, int image_fd, const char *name, struct loop *
         if (saved != EBUSY) /* EBUSY: another program took the device between the two calls */
             return error_set(e, saved, "cannot attach image %s to %s", name, out->device);
     }
-    return error_set(e, 0, "cannot get a loop device for image %s: %s never became usable; does /dev hold the node?", name,
-                     out->device);
+    return error_set(e, 0, "cannot get a loop device for image %s: %s never became usable; does /dev hold the node?",
+                     name, out->device);
 }
 
-/* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is seen by
- * this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open it. */
+/* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is seen
+ * by this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open it. */
 static int find_or_make(int control, int image_fd, const struct stat *st, const char *name, struct loop *out,
                         struct error *e)
 {

@@ -21,10 +21,9 @@ static const struct {
     unsigned attribute;
     unsigned long flag;
 } option_words[] = {
-    {"ro", MOUNT_READ_ONLY, MS_RDONLY},     {"nosuid", MOUNT_NO_SUID, MS_NOSUID},
-    {"nodev", MOUNT_NO_DEVICES, MS_NODEV},  {"noexec", MOUNT_NO_EXEC, MS_NOEXEC},
-    {"noatime", 0, MS_NOATIME},             {"nodiratime", 0, MS_NODIRATIME},
-    {"relatime", 0, MS_RELATIME},           {"nosymfollow", 0, MS_NOSYMFOLLOW},
+    {"ro", MOUNT_READ_ONLY, MS_RDONLY},   {"nosuid", MOUNT_NO_SUID, MS_NOSUID}, {"nodev", MOUNT_NO_DEVICES, MS_NODEV},
+    {"noexec", MOUNT_NO_EXEC, MS_NOEXEC}, {"noatime", 0, MS_NOATIME},           {"nodiratime", 0, MS_NODIRATIME},
+    {"relatime", 0, MS_RELATIME},         {"nosymfollow", 0, MS_NOSYMFOLLOW},
 };
 enum { OPTION_WORDS = sizeof option_words / sizeof option_words[0] };
 
@@ -69,7 +68,8 @@ static int parse_line(char *line, struct mount_entry *entry)
     do
         word = strtok_r(NULL, " ", &rest);
     while (word != NULL && strcmp(word, "-") != 0);
-    char *type = strtok_r(NULL, " ", &rest), *source = strtok_r(NULL, " ", &rest), *options = strtok_r(NULL, " ", &rest);
+    char *type = strtok_r(NULL, " ", &rest), *source = strtok_r(NULL, " ", &rest),
+         *options = strtok_r(NULL, " ", &rest);
     if (word == NULL || type == NULL)
         return -1;
     if (options == NULL) /* a mount without a source name leaves an empty field, which strtok_r skips */
@@ -235,7 +235,8 @@ int mount_bind(int proc, const struct bind *b, struct error *e)
         return error_set(e, errno, "cannot restrict the mount that is to appear at %s in the container", b->name);
     }
     return kernel_attach_mount(tree, b->target) == 0
-               ? 0 : error_set(e, errno, "cannot mount at %s in the container", b->name);
+               ? 0
+               : error_set(e, errno, "cannot mount at %s in the container", b->name);
 }
 
 /* Nobody can reach a mount that another one covers exactly; the kernel does not let us change it either. */

@@ -14,8 +14,8 @@
 struct mount_entry { /* one line of mountinfo, proc_pid_mountinfo(5); octal escapes decoded */
     unsigned long id;
     char *point;
-    unsigned attributes;   /* MOUNT_* */
-    unsigned long flags;   /* the same and more as MS_*: what a remount must repeat on old kernels */
+    unsigned attributes; /* MOUNT_* */
+    unsigned long flags; /* the same and more as MS_*: what a remount must repeat on old kernels */
     char *type;
     char *super_options;
 };
@@ -31,11 +31,11 @@ int mount_table_parse(const char *text, size_t length, struct mount_table *out, 
 void mount_table_free(struct mount_table *table);
 
 struct bind {
-    int source;             /* descriptor: a directory, or a file */
-    int root;               /* descriptor of the directory that will be "/" */
-    int target;             /* descriptor of the mount point below it: a directory, or a file as the source is */
-    const char *name;       /* its path from `root` */
-    unsigned attributes;    /* added to those the source already has (never taken away) */
+    int source;          /* descriptor: a directory, or a file */
+    int root;            /* descriptor of the directory that will be "/" */
+    int target;          /* descriptor of the mount point below it: a directory, or a file as the source is */
+    const char *name;    /* its path from `root` */
+    unsigned attributes; /* added to those the source already has (never taken away) */
     bool recursive;
     enum kernel_propagation propagation;
 };
@@ -43,7 +43,8 @@ struct bind {
 int mount_bind(int proc, const struct bind *bind, struct error *e);
 
 /* Checks, in the container's mount namespace: every mount nosuid; nodev except /dev and below; "/" read-only unless
- * `writable`. A missing flag on a mount that came later through slave propagation is added; what cannot be is an error. */
+ * `writable`. A missing flag on a mount that came later through slave propagation is added; what cannot be is an error.
+ */
 int mounts_verify(int proc, bool writable, struct error *e);
 
 #endif

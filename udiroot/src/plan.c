@@ -20,7 +20,8 @@ static struct plan_step *add(struct plan *plan, enum plan_kind kind, const char 
 
 static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
 {
-    add(plan, PLAN_SCRATCH, s->config->rootfs_type, s->config->udi_mount, "memory for the files that are not the image's");
+    add(plan, PLAN_SCRATCH, s->config->rootfs_type, s->config->udi_mount,
+        "memory for the files that are not the image's");
     add(plan, PLAN_IMAGE, s->image->id, "/", "the image")->attributes |= MOUNT_READ_ONLY;
     static const char *const directories[] = {"/etc", "/proc", "/sys", "/dev", "/tmp", "/var", "/var/tmp"};
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++)
@@ -57,7 +58,8 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
     } binds[] = {{"/sys", false, false}, {"/dev", true, false}, {"/tmp", false, false}, {"/var/tmp", false, true}};
     add(plan, PLAN_PROC, NULL, "/proc", "the processes of this node")->attributes |= MOUNT_NO_EXEC;
     for (size_t i = 0; i < sizeof binds / sizeof binds[0]; i++) {
-        struct plan_step *step = add(plan, PLAN_BIND, binds[i].path, binds[i].path, "the host's, shared by all containers");
+        struct plan_step *step =
+            add(plan, PLAN_BIND, binds[i].path, binds[i].path, "the host's, shared by all containers");
         step->recursive = true;
         step->optional = binds[i].optional;
         step->propagation = style;
@@ -94,13 +96,12 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
         const struct plan_step *step = &plan->steps[i];
         if (step->of_job)
             continue;
-        char *longer = text_format("%s%s %s -> %s%s%s%s%s%s%s\n", text, kind_names[step->kind],
-                                   step->source != NULL ? step->source : "-", step->target,
-                                   step->attributes & MOUNT_READ_ONLY ? " ro" : "",
-                                   step->attributes & MOUNT_NO_SUID ? " nosuid" : "",
-                                   step->attributes & MOUNT_NO_DEVICES ? " nodev" : "",
-                                   step->attributes & MOUNT_NO_EXEC ? " noexec" : "", step->recursive ? " rec" : "",
-                                   step->propagation == PROPAGATE_SLAVE ? " slave" : " private");
+        char *longer = text_format(
+            "%s%s %s -> %s%s%s%s%s%s%s\n", text, kind_names[step->kind], step->source != NULL ? step->source : "-",
+            step->target, step->attributes & MOUNT_READ_ONLY ? " ro" : "",
+            step->attributes & MOUNT_NO_SUID ? " nosuid" : "", step->attributes & MOUNT_NO_DEVICES ? " nodev" : "",
+            step->attributes & MOUNT_NO_EXEC ? " noexec" : "", step->recursive ? " rec" : "",
+            step->propagation == PROPAGATE_SLAVE ? " slave" : " private");
         free(text);
         text = longer;
     }

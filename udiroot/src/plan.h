@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * A container as data: a list of typed steps, made with the user's rights from validated input and executed in order by one
- * function as root (rootfs.c). What is not a step here is not done to the node.
+ * A container as data: a list of typed steps, made with the user's rights from validated input and executed in order by
+ * one function as root (rootfs.c). What is not a step here is not done to the node.
  */
 #ifndef SHIFTER_PLAN_H
 #define SHIFTER_PLAN_H
@@ -30,21 +30,21 @@ enum plan_kind {
 
 struct plan_step {
     enum plan_kind kind;
-    char *source;         /* host path, image id, or NULL */
-    char *target;         /* path in the container without a trailing slash */
-    char *content;        /* PLAN_FILE */
-    unsigned attributes;  /* MOUNT_*, added to what the source already has */
+    char *source;        /* host path, image id, or NULL */
+    char *target;        /* path in the container without a trailing slash */
+    char *content;       /* PLAN_FILE */
+    unsigned attributes; /* MOUNT_*, added to what the source already has */
     bool recursive;
-    bool optional;        /* a missing source is no error */
-    bool of_job;          /* belongs to one job, so no part of what makes two plans equal */
+    bool optional; /* a missing source is no error */
+    bool of_job;   /* belongs to one job, so no part of what makes two plans equal */
     enum kernel_propagation propagation;
-    const char *reason;   /* why it is there, for people */
+    const char *reason; /* why it is there, for people */
 };
 
 struct plan {
     struct plan_step *steps;
     size_t count;
-    bool writable;        /* mountUdiRootWritable */
+    bool writable; /* mountUdiRootWritable */
 };
 
 struct plan_subject { /* whom and what the container is for */
@@ -52,7 +52,7 @@ struct plan_subject { /* whom and what the container is for */
     const struct image *image;
     const struct account *account;
     const struct caller *caller;
-    const char *hosts;    /* text of /var/hostsfile, or NULL */
+    const char *hosts; /* text of /var/hostsfile, or NULL */
 };
 
 void plan_make(const struct plan_subject *subject, struct plan *out);

@@ -22,8 +22,8 @@ static int remove_environment(struct prepare *s, const char *name, struct error 
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    if (state_has(environment, "shown") &&
-        umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+    if (state_has(environment, "shown") && umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 &&
+        errno != EINVAL && errno != ENOENT)
         return error_set(e, errno, "cannot unmount %s", s->config->udi_mount);
     CLEANUP_FREE char *pin = text_format("%s/%s/ns", s->path, name);
     while (umount2(pin, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
@@ -116,18 +116,17 @@ void prepare_close(struct prepare *s)
 {
     struct strings names = {0};
     struct error ignored;
-    bool empty = s->directory < 0 || (state_list(s->directory, (uid_t)-1, &names, &ignored) == 0 && names.count == 0);
+    bool empty = s->directory >= 0 && state_list(s->directory, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
     strings_free(&names);
     if (s->directory >= 0)
         (void)close(s->directory);
-    if (empty && s->base >= 0) {
-        while (umount2(s->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-            continue;
+    while (empty && umount2(s->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        continue;
+    if (s->base >= 0) { /* both fail where something is left */
         (void)rmdir(s->path);
         (void)rmdir(STATEDIR);
-    }
-    if (s->base >= 0)
         (void)close(s->base);
+    }
     free(s->path);
     *s = (struct prepare){.base = -1, .directory = -1};
 }
@@ -135,16 +134,19 @@ void prepare_close(struct prepare *s)
 static int add_holder(int environment, const char *holder, struct error *e)
 {
     CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
-    return holders < 0 ? error_set(e, errno, "cannot open the list of holders") : upper_write(holders, holder, "", 0, e);
+    return holders < 0 ? error_set(e, errno, "cannot open the list of holders")
+                       : upper_write(holders, holder, "", 0, e);
 }
 
-int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder, struct error *e)
+int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
+                 struct error *e)
 {
     struct strings names = {0};
     int result = state_list(s->directory, uid, &names, e);
     for (size_t i = 0; i < names.count && result == 0; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
-        if (environment < 0 || !state_file_equals(environment, "plan", plan_text) || !state_file_equals(environment, "hosts", hosts))
+        if (environment < 0 || !state_file_equals(environment, "plan", plan_text) ||
+            !state_file_equals(environment, "hosts", hosts))
             continue;
         result = add_holder(environment, holder, e) < 0 ? -1 : 1;
     }
@@ -152,8 +154,8 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
     return result;
 }
 
-/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. The tree of an image that has an ACL
- * is not shown: udiMount is open to every user of the node. */
+/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. The tree of an image that has an
+ * ACL is not shown: udiMount is open to every user of the node. */
 static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
 {
     struct mount_table table;
@@ -219,8 +221,8 @@ static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
     return NULL;
 }
 
-static int fill_environment(struct prepare *s, int environment, const struct plan *plan, const struct plan_subject *subject,
-                            int proc, const char *holder, struct error *e)
+static int fill_environment(struct prepare *s, int environment, const struct plan *plan,
+                            const struct plan_subject *subject, int proc, const char *holder, struct error *e)
 {
     CLEANUP_FREE char *text = plan_describe(plan, subject);
     const char *hosts = subject->hosts != NULL ? subject->hosts : "";
@@ -239,8 +241,8 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     return pin_namespace(environment, container, e); /* last: what is pinned is complete */
 }
 
-int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc, const char *holder,
-                struct error *e)
+int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
+                  const char *holder, struct error *e)
 {
     CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
     if (name == NULL)
@@ -265,7 +267,8 @@ static bool is_unheld(int environment)
     return unheld;
 }
 
-/* Mounts at or below `base` in the host's table, newest first, until the kernel shows none: stacks need several rounds. */
+/* Mounts at or below `base` in the host's table, newest first, until the kernel shows none: stacks need several rounds.
+ */
 static int unmount_all(int proc, const char *base, struct error *e)
 {
     for (int round = 0; round < 64; round++) {
@@ -277,7 +280,8 @@ static int unmount_all(int proc, const char *base, struct error *e)
         for (size_t i = table.count; i-- > 0;)
             if (path_is_below(table.items[i].point, base)) {
                 left++;
-                if (umount2(table.items[i].point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+                if (umount2(table.items[i].point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL &&
+                    errno != ENOENT)
                     failure = errno;
             }
         mount_table_free(&table);
@@ -286,7 +290,8 @@ static int unmount_all(int proc, const char *base, struct error *e)
         if (failure != 0)
             return error_set(e, failure, "cannot unmount %s", base);
     }
-    return error_set(e, 0, "%s is still mounted although it was unmounted again and again; see /proc/self/mountinfo", base);
+    return error_set(e, 0, "%s is still mounted although it was unmounted again and again; see /proc/self/mountinfo",
+                     base);
 }
 
 int prepare_release(struct prepare *s, int proc, const char *holder, struct error *e)

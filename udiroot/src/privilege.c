@@ -30,8 +30,9 @@ int caller_of_process(struct caller *out, struct error *e)
     if (out->uid == 0 || out->gid == 0)
         return error_set(e, 0, "root, or a user whose group is 0, cannot use shifter; run it as an ordinary user");
     if (geteuid() != 0)
-        return error_set(e, 0, "shifter is not installed setuid root (or lies on a nosuid file system); ask the "
-                               "administrator for owner root and mode 4755");
+        return error_set(e, 0,
+                         "shifter is not installed setuid root (or lies on a nosuid file system); ask the "
+                         "administrator for owner root and mode 4755");
     int count = getgroups(0, NULL);
     if (count < 0)
         return error_set(e, errno, "cannot count the caller's groups");
@@ -111,7 +112,8 @@ static int expect_status(const char *status, const char *name, const char *value
     size_t length = strlen(value);
     if (found != NULL && strncmp(found + strlen(label), value, length) == 0 && found[strlen(label) + length] == '\n')
         return 0;
-    return error_set(e, 0, "privileges were not dropped: %s of this process is not %s; report this to the administrator",
+    return error_set(e, 0,
+                     "privileges were not dropped: %s of this process is not %s; report this to the administrator",
                      name, value);
 }
 

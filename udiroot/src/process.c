@@ -67,8 +67,8 @@ static int raise_limits(struct process *out, struct error *e)
             sane.rlim_max = sane.rlim_cur;
         if (setrlimit(limits[i].resource, &sane) == 0)
             continue;
-        /* Inside a machine container root may lack CAP_SYS_RESOURCE: as far as the hard limit goes. What is then too little
-         * ends in an error of the operation it stops. */
+        /* Inside a machine container root may lack CAP_SYS_RESOURCE: as far as the hard limit goes. What is then too
+         * little ends in an error of the operation it stops. */
         sane = (struct rlimit){.rlim_cur = old->rlim_max, .rlim_max = old->rlim_max};
         if (errno != EPERM || setrlimit(limits[i].resource, &sane) < 0)
             return error_set(e, errno, "cannot raise resource limit %d", limits[i].resource);

@@ -22,8 +22,8 @@ struct process {
     int kept_fd; /* the process manager's socket or pipe named by PMI_FD, -1 when there is none */
 };
 
-/* First act of a privileged program. Every descriptor above 2 is closed except `kept_fd`: the value of the caller's PMI_FD
- * (may be NULL) when that is a socket or pipe, because Slurm and Hydra talk to an MPI rank through it. */
+/* First act of a privileged program. Every descriptor above 2 is closed except `kept_fd`: the value of the caller's
+ * PMI_FD (may be NULL) when that is a socket or pipe, because Slurm and Hydra talk to an MPI rank through it. */
 int process_begin(int argc, const char *pmi_fd, struct process *out, struct error *e);
 /* Closes what the set-up opened; umask, limits and signals become the caller's again. Last act before the command. */
 int process_restore(const struct process *process, struct error *e);

@@ -52,7 +52,8 @@ int rootfs_open_udi_mount(const struct config *config, struct error *e)
     if (S_ISDIR(st.st_mode) && st.st_uid == 0 && (st.st_mode & 022) == 0)
         return fd;
     (void)close(fd);
-    return error_set(e, 0, "udiMount %s must be a directory of root that nobody else can write (chown root, chmod go-w)",
+    return error_set(e, 0,
+                     "udiMount %s must be a directory of root that nobody else can write (chown root, chmod go-w)",
                      config->udi_mount);
 }
 
@@ -78,17 +79,19 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
     return 0;
 }
 
-/* squashfs_super_block: magic at 0, bytes_used (little endian, 64 bit) at 40, version 4.0 at 28. The type is fixed by us and
- * checked before the kernel's parser sees the file; nothing is ever probed. */
+/* squashfs_super_block: magic at 0, bytes_used (little endian, 64 bit) at 40, version 4.0 at 28. The type is fixed by
+ * us and checked before the kernel's parser sees the file; nothing is ever probed. */
 static int check_squashfs(const struct image *image, struct error *e)
 {
     unsigned char block[96];
     struct stat st;
     if (strcmp(image->meta.format, "squashfs") != 0)
-        return error_set(e, 0, "image %s has format %s; only squashfs images can be run", image->id, image->meta.format);
+        return error_set(e, 0, "image %s has format %s; only squashfs images can be run", image->id,
+                         image->meta.format);
     if (pread(image->file_fd, block, sizeof block, 0) != (ssize_t)sizeof block || memcmp(block, "hsqs", 4) != 0 ||
         block[28] != 4 || block[29] != 0 || block[30] != 0 || block[31] != 0)
-        return error_set(e, 0, "the file of image %s is not a squashfs 4.0 file system; pull the image again", image->id);
+        return error_set(e, 0, "the file of image %s is not a squashfs 4.0 file system; pull the image again",
+                         image->id);
     uint64_t used = 0;
     for (int i = 7; i >= 0; i--)
         used = used << 8 | block[40 + i];
@@ -108,7 +111,8 @@ static int mount_image(const struct site *site, struct error *e)
     CLEANUP_CLOSE int device = loop.fd;
     struct stat device_status, mounted;
     if (mount(loop.device, "image", "squashfs", MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) < 0)
-        return error_set(e, errno, "cannot mount image %s from %s as squashfs (does this kernel support its compression?)",
+        return error_set(e, errno,
+                         "cannot mount image %s from %s as squashfs (does this kernel support its compression?)",
                          image->id, loop.device);
     if (fstat(device, &device_status) < 0 || stat("image", &mounted) < 0)
         return error_set(e, errno, "cannot examine the mounted image %s", image->id);
@@ -160,14 +164,15 @@ static int mount_overlay(struct site *site, struct error *e)
     for (size_t i = 0; i < sizeof options / sizeof options[0] && result < 0 && errno == EINVAL; i++)
         result = mount("shifter", "root", "overlay", MS_NOSUID | MS_NODEV, options[i]);
     if (result < 0)
-        return error_set(e, errno, "cannot mount the overlay of image and own files (is the kernel module overlay loaded?)");
+        return error_set(e, errno,
+                         "cannot mount the overlay of image and own files (is the kernel module overlay loaded?)");
     if ((site->root = open("root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
         return error_set(e, errno, "cannot open the container's root");
     return 0;
 }
 
-/* Creates the missing last component of `target` in the open directory `within`, and opens it. Only where it lands in the
- * overlay's upper layer: never on a file system of the host, whatever links the image holds. */
+/* Creates the missing last component of `target` in the open directory `within`, and opens it. Only where it lands in
+ * the overlay's upper layer: never on a file system of the host, whatever links the image holds. */
 static int create_target(const struct site *site, int within, const char *target, bool directory, struct error *e)
 {
     const char *name = strrchr(target, '/') + 1;
@@ -175,8 +180,11 @@ static int create_target(const struct site *site, int within, const char *target
     if (fstat(within, &st) < 0 || fstat(site->root, &root) < 0)
         return error_set(e, errno, "cannot examine the directory of %s in the container", target);
     if (st.st_dev != root.st_dev)
-        return error_set(e, 0, "%s does not exist in what is mounted above it in the container, and nothing is created there; "
-                               "create it on the host", target);
+        return error_set(
+            e, 0,
+            "%s does not exist in what is mounted above it in the container, and nothing is created there; "
+            "create it on the host",
+            target);
     int made = directory ? mkdirat(within, name, 0755) : 0;
     int flags = directory ? O_PATH | O_DIRECTORY : O_RDONLY | O_CREAT | O_EXCL;
     int fd = made < 0 ? -1 : openat(within, name, flags | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -214,12 +222,18 @@ static int bind_step(const struct site *site, const struct plan_step *step, stru
     if (source < 0 && errno == ENOENT && step->optional)
         return 0;
     if (source < 0 || fstat(source, &st) < 0)
-        return error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target, step->reason);
+        return error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target,
+                         step->reason);
     CLEANUP_CLOSE int target = open_target(site, step->target, S_ISDIR(st.st_mode), e);
     if (target < 0)
         return -1;
-    struct bind bind = {.source = source, .root = site->root, .target = target, .name = step->target,
-                        .attributes = step->attributes, .recursive = step->recursive, .propagation = step->propagation};
+    struct bind bind = {.source = source,
+                        .root = site->root,
+                        .target = target,
+                        .name = step->target,
+                        .attributes = step->attributes,
+                        .recursive = step->recursive,
+                        .propagation = step->propagation};
     return mount_bind(site->proc, &bind, e);
 }
 
@@ -254,7 +268,8 @@ static int mount_proc(const struct site *site, const struct plan_step *step, str
 
 static int make_read_only(const struct site *site, struct error *e)
 {
-    if (kernel_change_mount(site->root, false, MOUNT_READ_ONLY | MOUNT_NO_SUID | MOUNT_NO_DEVICES, PROPAGATE_UNCHANGED) == 0)
+    if (kernel_change_mount(site->root, false, MOUNT_READ_ONLY | MOUNT_NO_SUID | MOUNT_NO_DEVICES,
+                            PROPAGATE_UNCHANGED) == 0)
         return 0;
     if (errno == ENOSYS && mount(NULL, kernel_fd_path(site->root).text, NULL,
                                  MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL) == 0)

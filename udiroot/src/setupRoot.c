@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * setupRoot [options] <imageType> <imageIdentifier>: prepares one container on this node, which shifter then enters without
- * mounting anything (spec: runtime contract, section 15). Run by root, usually by the workload manager's prolog.
+ * setupRoot [options] <imageType> <imageIdentifier>: prepares one container on this node, which shifter then enters
+ * without mounting anything (spec: runtime contract, section 15). Run by root, usually by the workload manager's
+ * prolog.
  */
 #include <errno.h>
 #include <pwd.h>
@@ -53,8 +54,10 @@ static int parse_option(int option, const char *value, struct request *q, struct
     case 'v': return error_set(e, 0, "-v: user volumes are not supported by this version yet");
     case 'm':
         return strcasecmp(value, "none") == 0 || *value == '\0'
-                   ? 0 : error_set(e, 0, "-m: modules are not supported by this version yet");
-    case 's': return *value == '\0' ? 0 : error_set(e, 0, "-s: the container's sshd is not supported by this version yet");
+                   ? 0
+                   : error_set(e, 0, "-m: modules are not supported by this version yet");
+    case 's':
+        return *value == '\0' ? 0 : error_set(e, 0, "-s: the container's sshd is not supported by this version yet");
     default: return error_set(e, 0, "%s", usage);
     }
 }
@@ -88,7 +91,7 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
 /* "h1/2 h2/1" becomes h1, h1, h2, a line each: section 10.3. */
 static int expand_hosts(const char *text, char **out, struct error *e)
 {
-    CLEANUP_FREE char *copy = text_copy(text), *rest = NULL;
+    CLEANUP_FREE char *copy = text_copy(text);
     char *lines = text_copy(""), *next = copy;
     size_t used = 0;
     for (char *item; (item = strsep(&next, " ")) != NULL;) {
@@ -106,7 +109,6 @@ static int expand_hosts(const char *text, char **out, struct error *e)
         while (count-- > 0)
             used += (size_t)sprintf(lines + used, "%s\n", item);
     }
-    (void)rest;
     *out = lines;
     return 0;
 }
@@ -137,7 +139,8 @@ static int prepare(const struct request *q, struct error *e)
     if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 ||
         image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
         return -1;
-    struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller, .hosts = hosts};
+    struct plan_subject subject = {
+        .config = &config, .image = &image, .account = &account, .caller = &caller, .hosts = hosts};
     plan_make(&subject, &plan);
     if (q->verbose)
         print_request(q, &config, &plan, &subject);

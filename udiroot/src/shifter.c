@@ -31,14 +31,14 @@
 struct run { /* one invocation, filled phase by phase */
     struct process process;
     struct caller caller;
-    struct strings outer;   /* the caller's environment */
+    struct strings outer; /* the caller's environment */
     struct options options;
     struct config config;
     struct image_spec spec;
     struct image image;
     struct account account;
     struct strings command, environ;
-    char *workdir;          /* what was asked for, or NULL: `cwd` if the container has it */
+    char *workdir; /* what was asked for, or NULL: `cwd` if the container has it */
     char *cwd;
     char *holder;
 };
@@ -104,7 +104,8 @@ static int choose_command(struct run *r, struct error *e)
 static int choose_workdir(struct run *r, struct error *e)
 {
     if (r->options.workdir && r->options.workdir_path == NULL && r->image.meta.workdir == NULL)
-        return error_set(e, 0, "--workdir: image %s has no working directory; name one with --workdir=PATH", r->image.id);
+        return error_set(e, 0, "--workdir: image %s has no working directory; name one with --workdir=PATH",
+                         r->image.id);
     if (r->options.workdir) {
         r->workdir = text_copy(r->options.workdir_path != NULL ? r->options.workdir_path : r->image.meta.workdir);
         return 0;
@@ -170,8 +171,8 @@ static int decide(struct run *r, struct error *e)
     privilege_as_root();
     int opened = open_image(r, e);
     privilege_as_user(&r->caller);
-    if (opened < 0 || image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups,
-                                      r->caller.group_count, e) < 0)
+    if (opened < 0 ||
+        image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups, r->caller.group_count, e) < 0)
         return -1;
     if (r->options.verbose) {
         for (size_t i = 0; i < r->config.remarks.count; i++)
@@ -187,7 +188,8 @@ static int decide(struct run *r, struct error *e)
 /* As root: into the container, a prepared one when the node has it, and out of root's rights for good. */
 static int enter(struct run *r, struct error *e)
 {
-    struct plan_subject subject = {.config = &r->config, .image = &r->image, .account = &r->account, .caller = &r->caller};
+    struct plan_subject subject = {
+        .config = &r->config, .image = &r->image, .account = &r->account, .caller = &r->caller};
     struct plan plan;
     plan_make(&subject, &plan);
     CLEANUP_FREE char *text = plan_describe(&plan, &subject);
@@ -219,8 +221,9 @@ static void go_to_workdir(const struct run *r)
     if (directory >= 0 && fchdir(directory) == 0)
         return;
     if (r->workdir != NULL)
-        (void)dprintf(STDERR_FILENO, "shifter: cannot change to working directory %s in the container: %s; staying in /\n",
-                      wanted, strerror(errno));
+        (void)dprintf(STDERR_FILENO,
+                      "shifter: cannot change to working directory %s in the container: %s; staying in /\n", wanted,
+                      strerror(errno));
 }
 
 static int execute(struct run *r)

@@ -23,8 +23,11 @@ int state_check_holder(const char *holder, struct error *e)
     bool good = length > 0 && length <= HOLDER_LENGTH && holder[0] != '.' && holder[0] != '-';
     for (const char *c = holder; *c != '\0' && good; c++)
         good = isalnum((unsigned char)*c) || strchr("_.@-", *c) != NULL;
-    return good ? 0 : error_set(e, 0, "bad holder name '%.200s': 1 to %d characters of [A-Za-z0-9_.@-], the first neither "
-                                      "'.' nor '-'", holder, HOLDER_LENGTH);
+    return good ? 0
+                : error_set(e, 0,
+                            "bad holder name '%.200s': 1 to %d characters of [A-Za-z0-9_.@-], the first neither "
+                            "'.' nor '-'",
+                            holder, HOLDER_LENGTH);
 }
 
 char *state_path(const struct config *config)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Prepared environments of this node (docs/adr/0002-prepared-environments.md). Each is a mount namespace pinned by a bind
- * mount of its nsfs file, next to the text of the plan it was built from and the list of those who hold it:
+ * Prepared environments of this node (docs/adr/0002-prepared-environments.md). Each is a mount namespace pinned by a
+ * bind mount of its nsfs file, next to the text of the plan it was built from and the list of those who hold it:
  *
  *     STATEDIR/<udiMount, "/" written as "%">/     a private tmpfs while there is any environment
  *         <uid>.<n>/plan  hosts  ns  shown  holders/<holder>
@@ -17,8 +17,8 @@
 #include "error.h"
 #include "text.h"
 
-/* For `shifter`: the namespace of an environment of `uid` that was built from exactly this plan, preferring the one that
- * `holder` (may be NULL) holds; -1 when there is none that can be trusted. Takes no lock and changes nothing. */
+/* For `shifter`: the namespace of an environment of `uid` that was built from exactly this plan, preferring the one
+ * that `holder` (may be NULL) holds; -1 when there is none that can be trusted. Takes no lock and changes nothing. */
 int state_find(const struct config *config, uid_t uid, const char *plan_text, const char *holder);
 
 enum { HOLDER_LENGTH = 128 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * unsetupRoot [-J HOLDER]: takes one holder off the containers that setupRoot prepared and removes those that nobody holds
- * any more; without -J, removes them all and whatever else is mounted at udiMount and loopMount (spec: sections 15.2, 16).
+ * unsetupRoot [-J HOLDER]: takes one holder off the containers that setupRoot prepared and removes those that nobody
+ * holds any more; without -J, removes them all and whatever else is mounted at udiMount and loopMount (spec:
+ * sections 15.2, 16).
  */
 #include <errno.h>
 #include <stdio.h>
