@@ -103,9 +103,7 @@ STORED_NAMES = {
     "entry": "ENTRY", "workdir": "WORKDIR", "labels": "LABELS",
 }  # fmt: skip
 _FIELDS = tuple(field.name for field in fields(Image))
-_TEXTS = ("system", "itype", "pulltag", "status", "status_message", "image_id", "format", "workdir", "slot", "worker")
-_TIMES = ("last_heartbeat", "last_pull", "expiration", "lease_expires")
-_NUMBERS = ("user_acl", "group_acl", "requested_user_acl", "requested_group_acl")
+_BY_STORED_NAME = {STORED_NAMES.get(name, name): name for name in _FIELDS}
 _UPSTREAM_NULLS = ("private", "user_acl", "group_acl")
 
 
@@ -135,35 +133,34 @@ def from_document(document: Mapping[str, Any]) -> Image:
     """A record as any gateway may have stored it: string tags, null lists, ``SUCCESS``, missing fields (section
     5.1).
     """
-    known = {name: document[stored] for name in _FIELDS if (stored := stored_name(name)) in document}
-    values = {name: value for name, value in known.items() if value is not None}
-    values["record_id"] = str(document.get("_id", ""))
-    values["tags"] = _text_tuple(document.get("tag"))
-    for name in _TEXTS:
-        if name in values:
-            values[name] = str(values[name])
-    for name in _TIMES:
-        if name in values:
-            values[name] = float(values[name])
-    for name in _NUMBERS:
-        if name in values:
-            values[name] = tuple(int(item) for item in values[name])
-    if "env" in values:
-        values["env"] = _text_tuple(values["env"])
-    if isinstance(values.get("entry"), list):
-        values["entry"] = tuple(values["entry"])
+    values: dict[str, Any] = {}
+    for stored, value in document.items():
+        name = _BY_STORED_NAME.get(stored)
+        if name is not None and value is not None:
+            convert = _CONVERT.get(name)
+            values[name] = value if convert is None else convert(value)
     if values.get("status") == _LEGACY_READY:
         values["status"] = READY
-    values.setdefault("system", "")
-    values.setdefault("itype", "docker")
-    values.setdefault("status", "")
-    return Image(**values)
+    return Image(**{"system": "", "itype": "docker", "status": "", **values})
 
 
 def _text_tuple(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
     return (value,) if isinstance(value, str) else tuple(str(item) for item in value)
+
+
+def _number_tuple(value: Any) -> tuple[int, ...]:
+    return tuple(int(item) for item in value)
+
+
+_CONVERT: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(
+        ("record_id", "system", "itype", "pulltag", "status", "status_message", "image_id", "workdir"), str
+    ),
+    **dict.fromkeys(("last_heartbeat", "last_pull", "expiration", "lease_expires"), float),
+    **dict.fromkeys(("user_acl", "group_acl", "requested_user_acl", "requested_group_acl"), _number_tuple),
+    **dict.fromkeys(("tags", "env"), _text_tuple),
+    "entry": lambda value: tuple(value) if isinstance(value, list) else value,
+}
 
 
 def image_object(record: Image) -> dict[str, Any]:
