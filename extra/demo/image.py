@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Makes a real three-layer OCI image from the machine's own Debian packages and pushes it to a registry.
+"""Makes a real multi-layer OCI image from the machine's own Debian packages and pushes it to a registry.
 
-Layers: the essential packages; python3 (what its installation changed, as a layer diff with whiteouts); an application.
-Standard library and mmdebstrap(1) only; run as root. Usage: image.py WORKDIR REGISTRY-URL REPOSITORY TAG
+Layers: a base system; per argument what the installation of those packages changed, as a diff with whiteouts; if wanted a
+small application. Standard library and mmdebstrap(1) only; run as root (image.py --help).
 
 The diff is taken between two tar files of the tree, so it sees what a container builder would see: names, types, modes,
 owners, times and contents (OCI image-spec, layer.md, "Change Types" and "Whiteouts").
@@ -11,6 +11,7 @@ owners, times and contents (OCI image-spec, layer.md, "Change Types" and "Whiteo
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import io
@@ -37,6 +38,13 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 EXCLUDED = ("./dev/*", "./proc/*", "./sys/*", "./run/*", "./tmp/*", "./var/cache/apt/*", "./var/lib/apt/lists/*",
             "./var/log/*", "./var/cache/debconf/*-old", "./etc/resolv.conf", "./etc/hostname")  # fmt: skip
 UNWANTED_FILES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+# All at once, then configured in the order of their dependencies.
+INSTALL = """set -e
+dpkg --force-depends --unpack /var/cache/apt/archives/*.deb
+dpkg --configure --pending
+rm /var/cache/apt/archives/*.deb
+"""
 
 APPLICATION = """\
 #!/bin/sh
@@ -90,20 +98,24 @@ def tar_command(root: str, target: Path) -> list[str]:
             "--directory", root, "."]  # fmt: skip
 
 
-def bootstrap(work: Path) -> tuple[Path, Path]:
-    """Install the base and then python3 into one tree; returns the tar files of the tree before and after python3."""
-    base, full, tree = work / "base.tar", work / "full.tar", work / "tree"
-    # In a hook "$1" is the tree; the base is packed when only the essential packages are there.
-    pack_base = shlex.join(tar_command("ROOT", base)).replace("ROOT", '"$1"')
-    command = ["mmdebstrap", "--variant=essential", "--include=python3", f"--essential-hook={pack_base}",
-               *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED_FILES),
-               release("VERSION_CODENAME"), str(tree), "-"]  # fmt: skip
+def bootstrap(work: Path, variant: str, stages: list[list[str]], documentation: bool) -> list[Path]:
+    """Install a base and then the packages of each stage into one tree; returns tar files of the tree, oldest first."""
+    snapshots = [work / f"tree-{number}.tar" for number in range(len(stages) + 1)]
+    # In a hook "$1" is the tree (mmdebstrap(1), "HOOKS"). The outside's apt only downloads: whatever installs runs inside
+    # the tree, so that no mistake here could ever touch this machine's own packages.
+    packs = [shlex.join(tar_command("TREE", snapshot)).replace("TREE", '"$1"') for snapshot in snapshots]
+    hooks = [f"--customize-hook={packs[0]}"]
+    for packages, pack in zip(stages, packs[1:]):
+        fetch = shlex.join(["apt-get", "--yes", "--download-only", "install", *packages])
+        hooks += [f'--customize-hook=APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" {fetch}',
+                  f'--customize-hook=chroot "$1" sh -c {shlex.quote(INSTALL)}', f"--customize-hook={pack}"]  # fmt: skip
+    if not documentation:
+        hooks += [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED_FILES]
+    command = ["mmdebstrap", f"--variant={variant}", "--format=null", *hooks, release("VERSION_CODENAME"), "-", "-"]
     done = subprocess.run(command, input=apt_sources(), text=True, capture_output=True, check=False)
     if done.returncode != 0:
         fail(f"mmdebstrap could not make the base image:\n{done.stderr[-3000:]}")
-    subprocess.run(tar_command(str(tree), full), check=True)
-    shutil.rmtree(tree)
-    return base, full
+    return snapshots
 
 
 def signature(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[object, ...]:
@@ -229,29 +241,47 @@ def push(registry: Registry, tag: str, layers: list[Layer]) -> str:
     return hashlib.sha256(manifest).hexdigest()
 
 
-def main(arguments: list[str]) -> None:
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make an OCI image from the machine's Debian packages and push it.")
+    parser.add_argument("--work", type=Path, required=True, help="scratch directory; removed afterwards")
+    parser.add_argument("--registry", required=True, help="URL of a registry that needs no login")
+    parser.add_argument("--name", required=True, metavar="REPOSITORY:TAG")
+    parser.add_argument("--variant", default="essential", help="base layer, a variant of mmdebstrap(1)")
+    parser.add_argument("--documentation", action="store_true", help="keep manual pages and translations")
+    parser.add_argument("--application", action="store_true", help="add a layer with a small script of its own")
+    parser.add_argument("layers", nargs="*", metavar="PACKAGES", help="one layer more: packages, comma separated")
+    return parser.parse_args()
+
+
+def main() -> None:
     """Make and push the image; prints one line per layer."""
-    if len(arguments) != 4:
-        fail("usage: image.py WORKDIR REGISTRY-URL REPOSITORY TAG")
-    work, url, repository, tag = Path(arguments[0]), *arguments[1:]
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(mode=0o755, parents=True)
-    base, full = bootstrap(work)
+    options = arguments()
+    repository, _, tag = options.name.partition(":")
+    shutil.rmtree(options.work, ignore_errors=True)
+    options.work.mkdir(mode=0o755, parents=True)
+    stages = [packages.split(",") for packages in options.layers]
+    trees = bootstrap(options.work, options.variant, stages, options.documentation)
     with ThreadPoolExecutor() as pool:
-        packed_base = pool.submit(Layer, base)
-        python, application = work / "python3.tar", work / "application.tar"
-        write_difference(base, full, python)
-        write_application(application)
-        layers = [packed_base.result(), Layer(python), Layer(application)]
-    identifier = push(Registry(url, repository), tag, layers)
-    for layer, what in zip(layers, ("essential packages", "python3", "application")):
+        packed = [pool.submit(Layer, trees[0])]
+        for number, (older, newer) in enumerate(zip(trees, trees[1:])):
+            difference = options.work / f"layer-{number}.tar"
+            write_difference(older, newer, difference)
+            packed.append(pool.submit(Layer, difference))
+        if options.application:
+            application = options.work / "application.tar"
+            write_application(application)
+            packed.append(pool.submit(Layer, application))
+        layers = [layer.result() for layer in packed]
+    identifier = push(Registry(options.registry, repository), tag, layers)
+    for layer, what in zip(layers, [f"Debian ({options.variant})", *options.layers, "application"]):
         print(f"layer {layer.digest[7:19]}  {layer.size / 1e6:6.1f} MB  {what}")
-    print(f"image {identifier[:12]}  {repository}:{tag}")
-    shutil.rmtree(work)
+    print(f"image {identifier[:12]}  {options.name}")
+    shutil.rmtree(options.work)
 
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except (OSError, subprocess.CalledProcessError) as error:
         fail(str(error))
