@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Makes a real multi-layer OCI image from the machine's own Debian packages and pushes it to a registry.
 
-Layers: a base system; per argument what the installation of those packages changed, as a diff with whiteouts; if wanted a
-small application. Standard library and mmdebstrap(1) only; run as root (image.py --help).
+Layers: a base system; per argument what the installation of those packages changed, as a diff with whiteouts; a small
+application if wanted. Standard library and mmdebstrap(1) only; run as root (image.py --help).
 
 The diff is taken between two tar files of the tree, so it sees what a container builder would see: names, types, modes,
 owners, times and contents (OCI image-spec, layer.md, "Change Types" and "Whiteouts").
@@ -32,6 +32,8 @@ from urllib.parse import urljoin
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NO_HEADERS: dict[str, str] = {}
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 # What a package manager and a running system leave behind is no part of an image; documentation is only ballast here.
@@ -69,8 +71,9 @@ def apt_sources() -> str:
     """The machine's own package sources that belong to its distribution, as one-line entries (sources.list(5))."""
     fields = "$(CREATED_BY)|$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
     listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", fields], check=True, capture_output=True, text=True
-    ).stdout
+        ["apt-get", "indextargets", "--format", fields],  # noqa: S607
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
     distribution = release("ID")
     lines = {
         f"deb {uri} {suite} {component}"
@@ -99,10 +102,10 @@ def tar_command(root: str, target: Path) -> list[str]:
 
 
 def bootstrap(work: Path, variant: str, stages: list[list[str]], documentation: bool) -> list[Path]:
-    """Install a base and then the packages of each stage into one tree; returns tar files of the tree, oldest first."""
+    """Install a base, then the packages of each stage, into one tree; returns tar files of the tree, oldest first."""
     snapshots = [work / f"tree-{number}.tar" for number in range(len(stages) + 1)]
-    # In a hook "$1" is the tree (mmdebstrap(1), "HOOKS"). The outside's apt only downloads: whatever installs runs inside
-    # the tree, so that no mistake here could ever touch this machine's own packages.
+    # In a hook "$1" is the tree (mmdebstrap(1), "HOOKS"). The outside's apt only downloads: whatever installs runs
+    # inside the tree, so that no mistake here could ever touch this machine's own packages.
     packs = [shlex.join(tar_command("TREE", snapshot)).replace("TREE", '"$1"') for snapshot in snapshots]
     hooks = [f"--customize-hook={packs[0]}"]
     for packages, pack in zip(stages, packs[1:]):
@@ -155,7 +158,8 @@ class Layer:
     def __init__(self, tar: Path) -> None:
         self.path = tar.with_suffix(".tar.gz")
         plain = hashlib.sha256()
-        with tar.open("rb") as source, self.path.open("wb") as sink, gzip.GzipFile("", "wb", 4, sink, mtime=0) as packed:
+        # No name and no time in the gzip header: same tree, same bytes.
+        with tar.open("rb") as source, self.path.open("wb") as sink, gzip.GzipFile("", "wb", 4, sink, 0) as packed:
             for chunk in _chunks(source):
                 plain.update(chunk)
                 packed.write(chunk)
@@ -197,7 +201,8 @@ class Registry:
             session = self._request("POST", f"{blobs}/uploads/", b"")
             target = urljoin(self.url, session)
             target += ("&" if "?" in target else "?") + f"digest={digest}"
-            self._request("PUT", target, data, {"Content-Type": "application/octet-stream", "Content-Length": str(size)})
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+            self._request("PUT", target, data, headers)
 
     def push_manifest(self, tag: str, manifest: bytes) -> None:
         """Upload the manifest under a tag."""
@@ -205,9 +210,9 @@ class Registry:
         self._request("PUT", url, manifest, {"Content-Type": MANIFEST_TYPE})
 
     def _request(
-        self, method: str, url: str, body: io.BufferedReader | bytes | None = None, headers: dict[str, str] | None = None
+        self, method: str, url: str, body: io.BufferedReader | bytes | None = None, headers: dict[str, str] = NO_HEADERS
     ) -> str:
-        request = urllib.request.Request(url, data=body, headers=headers or {}, method=method)
+        request = urllib.request.Request(url, data=body, headers=headers, method=method)  # noqa: S310
         # The registry is on this machine: whatever proxy the environment names cannot reach it.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=60) as answer:
@@ -221,7 +226,7 @@ def push(registry: Registry, tag: str, layers: list[Layer]) -> str:
         "architecture": architecture,
         "os": "linux",
         "config": {
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEMO_IMAGE=shifter-quickstart"],
+            "Env": [f"PATH={IMAGE_PATH}", "DEMO_IMAGE=shifter-quickstart"],
             "Cmd": ["where-am-i"],
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The product under measurement: installed by ``make install``, driven by its own client."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.registry import BenchRegistry
+from tests.bench.rounds import say, seconds
+from tests.installation import Installation
+
+MUNGE_SOCKET = "/run/munge/munge.socket.2"
+
+
+@contextmanager
+def munged() -> Iterator[None]:
+    """The machine's munged; started for the bench when none answers."""
+    if _munge_answers():
+        yield
+        return
+    Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
+    shutil.chown("/run/munge", "munge", "munge")
+    subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
+    try:
+        for _ in range(50):
+            if _munge_answers():
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        os.kill(int(Path("/run/munge/munged.pid").read_text(encoding="ascii")), signal.SIGTERM)
+
+
+def _munge_answers() -> bool:
+    made = subprocess.run(["munge", "-n"], check=False, capture_output=True)
+    return subprocess.run(["unmunge"], input=made.stdout, check=False, capture_output=True).returncode == 0
+
+
+@dataclass
+class Usage:
+    """What one pull cost besides time."""
+
+    peak_memory_mb: float = 0.0  # the largest process of the gateway
+    peak_scratch_mb: float = 0.0  # files that are no result: expand directory and unpublished parts
+    result_mb: float = 0.0
+
+
+class Gateway:
+    """One gateway with one worker and empty directories below ``work``."""
+
+    def __init__(self, product: Installation, registry: BenchRegistry, work: Path) -> None:
+        self.product = product
+        self.registry = registry
+        self.work = work
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def start(self) -> None:
+        """From nothing: no image, no layer, no record."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        for name in ("images", "cache", "expand", "udiMount", "loopMount", "etc"):
+            (self.work / name).mkdir(parents=True, mode=0o755)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        configure_node(self.product, self.work, f"http://127.0.0.1:{self.port}")
+        self._configure_gateway()
+        log = (self.work / "gateway.log").open("wb")
+        command = [str(self.product.imagegw), "serve", "--bind", f"127.0.0.1:{self.port}", "--with-workers", "1"]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        log.close()
+        self._await_health()
+
+    def stop(self) -> None:
+        """SIGTERM, as an init would."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+            self.process = None
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def pull(self, name: str) -> float:
+        """``shifterimg pull`` until READY: seconds."""
+        command = [str(self.product.shifterimg), "pull", f"docker:{name}"]
+
+        def pull() -> None:
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode != 0:
+                log = (self.work / "gateway.log").read_text(encoding="utf-8", errors="replace")
+                raise SystemExit(f"bench: {' '.join(command)}: {done.stdout}{done.stderr}\n{log[-3000:]}")
+
+        return seconds(pull)
+
+    def pull_watched(self, name: str) -> tuple[float, Usage]:
+        """The same while looking at memory and scratch space 20 times a second."""
+        usage, ended = Usage(), threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.05):
+                usage.peak_scratch_mb = max(usage.peak_scratch_mb, self._scratch() / 1e6)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            taken = self.pull(name)
+        finally:
+            ended.set()
+            watcher.join()
+        usage.peak_memory_mb = self._peak_memory()
+        usage.result_mb = sum(f.stat().st_size for f in (self.work / "images").glob("*.squashfs")) / 1e6
+        return taken, usage
+
+    def _scratch(self) -> int:
+        total = 0
+        for directory, _, files in os.walk(self.work):
+            for name in files:
+                if name.endswith(".part") or "expand" in Path(directory).parts:
+                    try:
+                        total += (Path(directory) / name).stat().st_blocks * 512
+                    except OSError:
+                        continue
+        return total
+
+    def _peak_memory(self) -> float:
+        """The high-water mark of the largest process of the gateway's session, MB."""
+        peaks = [0.0]
+        assert self.process is not None
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                if os.getsid(int(status.parent.name)) == self.process.pid:
+                    found = re.search(r"VmHWM:\s*(\d+)", status.read_text(encoding="ascii", errors="replace"))
+                    peaks.append(int(found.group(1)) / 1000 if found else 0.0)
+            except OSError:
+                continue
+        return max(peaks)
+
+    def _configure_gateway(self) -> None:
+        document = {
+            "Platforms": {"bench": {
+                "accesstype": "local", "local": {"imageDir": str(self.work / "images")},
+                "mungeSocketPath": MUNGE_SOCKET, "admins": ["root"],
+            }},
+            "Locations": {self.registry.host: {"remotetype": "dockerv2", "url": self.registry.url}},
+            "DefaultImageLocation": self.registry.host,
+            "DefaultImageFormat": "squashfs",
+            "MongoDBURI": f"sqlite://{self.work}/images.sqlite",
+            "CacheDirectory": str(self.work / "cache"),
+            "ExpandDirectory": str(self.work / "expand"),
+            "ImageExpirationTimeout": "90:00:00:00",
+            "PullUpdateTimeout": 300,
+        }  # fmt: skip
+        target = self.product.sysconfdir / "imagemanager.json"
+        target.write_text(json.dumps(document, indent=1), encoding="utf-8")
+        target.chmod(0o644)
+
+    def _await_health(self) -> None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for _ in range(300):
+            try:
+                with opener.open(f"http://127.0.0.1:{self.port}/api/health/", timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        log = (self.work / "gateway.log").read_text(encoding="utf-8", errors="replace")
+        raise SystemExit(f"bench: the gateway does not answer:\n{log[-3000:]}")
+
+
+def configure_node(product: Installation, work: Path, gateway: str) -> None:
+    """Write the node's udiRoot.conf for an image store at ``work``/images."""
+    target = product.sysconfdir / "udiRoot.conf"
+    target.write_text(
+        f"system=bench\nimageGateway={gateway}\nimagePath={work}/images\nudiRootPath={product.prefix}\n"
+        f"udiMount={work}/udiMount\nloopMount={work}/loopMount\netcPath={work}/etc\nrootfsType=tmpfs\n"
+        "populateEtcDynamically=1\ndefaultImageType=docker\n# end\n",
+        encoding="ascii",
+    )
+    target.chmod(0o644)
+
+
+def remove_configuration(product: Installation) -> None:
+    """What the benches wrote into the installation's configuration directory."""
+    say("removing the installation")
+    for name in ("udiRoot.conf", "imagemanager.json"):
+        (product.sysconfdir / name).unlink(missing_ok=True)
