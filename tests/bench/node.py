@@ -99,6 +99,7 @@ def _ensure_tree(cache: Path) -> None:
         )
         _run("umoci", "unpack", "--image", f"{layout}:image", str(cache / "root3.tree"))
         shutil.rmtree(layout)
+        (cache / "root3.tree").chmod(0o755)  # the unprivileged peers start in there
     _run("mksquashfs", str(cache / "root3.tree/rootfs"), str(cache / "root3.squashfs.new"), "-noappend", "-no-xattrs",
          "-no-progress", "-quiet", "-comp", "zstd", "-Xcompression-level", "3")  # fmt: skip
     (cache / "root3.squashfs.new").rename(cache / "root3.squashfs")

@@ -22,10 +22,11 @@ from typing import Any
 class Runner:
     """Starts commands as ``uid`` and times them without the cost of changing user."""
 
-    def __init__(self, uid: int, gid: int) -> None:
+    def __init__(self, uid: int, gid: int, wrapper: Sequence[str] = ()) -> None:
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "USER": "bench"}
         self.process = subprocess.Popen(
-            ["/usr/bin/python3", "-I", str(Path(__file__).resolve())],
-            user=uid, group=gid, extra_groups=[], cwd="/", env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            [*wrapper, "/usr/bin/python3", "-I", str(Path(__file__).resolve())],
+            user=uid, group=gid, extra_groups=[], cwd="/", env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
