@@ -55,7 +55,7 @@ locations() {
         echo "docker.io=https://registry-1.docker.io"
         if [ -n "$REGISTRY_PORT" ]; then echo "127.0.0.1:$REGISTRY_PORT=http://127.0.0.1:$REGISTRY_PORT"; fi
         recorded location
-    } | sort -u | while read -r line; do
+    } | awk -F= '!known[$1]++' | while read -r line; do
         printf '%s\n    "%s": {"remotetype": "dockerv2", "url": "%s"}' "$separator" "${line%%=*}" "${line#*=}"
         separator=,
     done

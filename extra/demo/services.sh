@@ -117,7 +117,7 @@ start_munged() {
     for directory in /run/munge /var/lib/munge /var/log/munge; do
         [ -d "$directory" ] || make_directory "$directory" munge
     done
-    runuser -u munge -- munged
+    runuser -u munge -- munged 9>&-
     while ! munge_answers; do
         tries=$((tries + 1))
         [ "$tries" -lt 50 ] || die "munged does not answer; see /var/log/munge/munged.log"
