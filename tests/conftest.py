@@ -8,13 +8,13 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-# A slow machine is no failure.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
-
 from tests.shifternode import node, session_node
 
 __all__ = ["node", "session_node"]  # fixtures: pytest finds them by name here
+
+# A slow machine is no failure.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 _skipped: list[str] = []
 
