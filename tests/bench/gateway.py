@@ -69,8 +69,8 @@ class Gateway:
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
-    def start(self) -> None:
-        """From nothing: no image, no layer, no record."""
+    def start(self, processes: int = 1) -> None:
+        """From nothing: no image, no layer, no record; ``processes`` answer requests, one more converts."""
         shutil.rmtree(self.work, ignore_errors=True)
         for name in ("images", "cache", "expand", "udiMount", "loopMount", "etc"):
             (self.work / name).mkdir(parents=True, mode=0o755)
@@ -80,7 +80,8 @@ class Gateway:
         configure_node(self.product, self.work, f"http://127.0.0.1:{self.port}")
         self._configure_gateway()
         log = (self.work / "gateway.log").open("wb")
-        command = [str(self.product.imagegw), "serve", "--bind", f"127.0.0.1:{self.port}", "--with-workers", "1"]
+        command = [str(self.product.imagegw), "serve", "--bind", f"127.0.0.1:{self.port}",
+                   "--workers", str(processes), "--with-workers", "1"]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
         self._await_health()
