@@ -189,7 +189,8 @@ def _copy(source: Path, target: Path) -> None:
         target.chmod(0o755)
 
 
-def _make_user(name: str) -> User:
+def make_user(name: str) -> User:
+    """An account of the tests' own, new unless an interrupted run left it."""
     if not _known(name):
         for _attempt in range(20):  # another suite on this machine may hold the lock of the account files
             if subprocess.run(["useradd", "-M", "-U", "-s", "/bin/sh", name], check=False).returncode == 0:
@@ -237,7 +238,7 @@ def shifter_node() -> Iterator[ShifterNode]:
     base = Path("/var/lib") / f"shifter-node-{MARK}"
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(mode=0o755)
-    node = ShifterNode(base, _make_user(f"sh{MARK}a"), _make_user(f"sh{MARK}e"), _settings(base))
+    node = ShifterNode(base, make_user(f"sh{MARK}a"), make_user(f"sh{MARK}e"), _settings(base))
     (base / "images").mkdir(mode=0o700)
     (base / "etc/files").mkdir(parents=True)
     (base / "etc/files/passwd").write_text(Path("/etc/passwd").read_text())

@@ -9,13 +9,14 @@ import subprocess
 from pathlib import Path
 
 from tests.bench.commandline import finish, parse
-from tests.bench.gateway import Gateway, munged, remove_configuration
+from tests.bench.gateway import Gateway, remove_configuration
 from tests.bench.images import ensure_root3, ensure_small3
 from tests.bench.lookups import Load, credentials, lookups, round_trips
 from tests.bench.registry import BenchRegistry, bench_registry
 from tests.bench.report import Goal, Row
 from tests.bench.rounds import alternate, say, seconds
 from tests.installation import Installation, installation
+from tests.site import system_munged
 
 AT_ONCE = 16
 PROCESSES = 2
@@ -107,7 +108,7 @@ def main() -> None:
     """Make, measure, report."""
     options = parse("Measure the gateway's look-ups and the client.")
     cache: Path = options.cache
-    with munged(), bench_registry(cache) as registry, installation() as product:
+    with system_munged(), bench_registry(cache) as registry, installation() as product:
         try:
             rows = ApiBench(options, registry, product).rows()
         finally:

@@ -7,47 +7,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.registry import BenchRegistry
 from tests.bench.rounds import say, seconds
 from tests.installation import Installation
-
-MUNGE_SOCKET = "/run/munge/munge.socket.2"
-
-
-@contextmanager
-def munged() -> Iterator[None]:
-    """The machine's munged; started for the bench when none answers."""
-    if _munge_answers():
-        yield
-        return
-    Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
-    shutil.chown("/run/munge", "munge", "munge")
-    subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
-    try:
-        for _ in range(50):
-            if _munge_answers():
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        os.kill(int(Path("/run/munge/munged.pid").read_text(encoding="ascii")), signal.SIGTERM)
-
-
-def _munge_answers() -> bool:
-    made = subprocess.run(["munge", "-n"], check=False, capture_output=True)
-    return subprocess.run(["unmunge"], input=made.stdout, check=False, capture_output=True).returncode == 0
+from tests.site import MUNGE_SOCKET
 
 
 @dataclass
