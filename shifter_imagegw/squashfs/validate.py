@@ -37,7 +37,7 @@ def validate_image(fd: int) -> ImageFacts:
         raise ConversionError(f"the image {error.args[1]}; it must not be mounted: pull or import it again") from error
     if size - size % _SECTOR < bytes_used:
         raise ConversionError(
-            f"the image has {size} bytes: a loop device, which shows whole sectors of {_SECTOR}, would cut its end off; "
+            f"the image has {size} bytes: a loop device, which shows whole sectors of {_SECTOR}, cuts its end off; "
             "pad the file with zeros to a multiple of 4096"
         )
     return ImageFacts(compressor, block_size, bytes_used, inodes, bool(has_xattrs))
