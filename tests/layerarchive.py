@@ -74,17 +74,26 @@ IMPLIED = Directory(mtime=0, implied=True)
 
 def write_archive(layer: Layer, path: Path, *options: str) -> Path:
     """The archive of a layer; the root is implied unless the layer has an entry with an empty path."""
+    members = [(b"root/" + name if name else b"root", entry) for name, entry in {b"": IMPLIED, **layer}.items()]
+    choice = options or ("-c", "zstd", "-X", "level=3", "-b", "4096")
+    return _pack(members, path, ["tar2sqfs", "-q", "-f", "-j", "1", "-r", "root", *choice, str(path)])
+
+
+def archive_of_tree(tree: Path, path: Path) -> Path:
+    """The archive of a directory; for many entries in one, which the tools that read tar are slow at."""
+    options = ["-comp", "gzip", "-b", "4096", "-xattrs", "-all-root", "-no-duplicates", "-quiet", "-no-progress"]
+    subprocess.run(["mksquashfs", str(tree), str(path), *options], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def _pack(members: list[tuple[bytes, Object]], path: Path, command: list[str]) -> Path:
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as writer:
-        for name, entry in sorted({b"": IMPLIED, **layer}.items()):
-            info, data = _member(b"root/" + name if name else b"root", entry)
+        for name, entry in sorted(members, key=lambda member: member[0]):
+            info, data = _member(name, entry)
             writer.addfile(info, io.BytesIO(data))
     path.unlink(missing_ok=True)
-    choice = options or ("-c", "zstd", "-X", "level=3", "-b", "4096")
-    subprocess.run(
-        ["tar2sqfs", "-q", "-f", "-j", "1", "-r", "root", *choice, str(path)],
-        input=tar.getvalue(), check=True, capture_output=True,
-    )  # fmt: skip
+    subprocess.run(command, input=tar.getvalue(), check=True, capture_output=True)
     return path
 
 

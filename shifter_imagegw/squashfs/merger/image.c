@@ -188,7 +188,7 @@ static int write_inodes_and_directories(struct image *i, struct error *e)
 
 static int write_tables(struct image *i, sqfs_frag_table_t *fragments, struct error *e)
 {
-    if (write_fragment_table(i, fragments, e) < 0 || write_inodes_and_directories(i, e) < 0)
+    if (control_check(i->control, e) < 0 || write_fragment_table(i, fragments, e) < 0 || write_inodes_and_directories(i, e) < 0)
         return -1;
     sqfs_file_t *file = &i->output.file;
     int code = sqfs_frag_table_write(fragments, file, &i->super, i->compressor);
@@ -263,7 +263,7 @@ static int write_head(struct image *i, struct error *e)
 
 static int write_all(struct image *i, struct error *e)
 {
-    if (create_compressor(i, e) < 0 || count_all(i, e) < 0 || write_head(i, e) < 0)
+    if (control_check(i->control, e) < 0 || create_compressor(i, e) < 0 || count_all(i, e) < 0 || write_head(i, e) < 0)
         return -1;
     extents_plan(&i->extents, i->output.size);
     if (extents_copy(&i->extents, i->archives, &i->output, i->control, e) < 0)

@@ -84,8 +84,8 @@ static int add_layer(struct tree *t, struct archive *archives, size_t index, int
     struct archive *a = &archives[index];
     uint32_t root;
     e->archive = (int)index;
-    if (archive_open(a, fd, (uint32_t)index, cache, e) < 0 || check_alike(archives, a, e) < 0 ||
-        reader_read(a, t, READ_LAYER, control, &root, e) < 0)
+    if (control_check(control, e) < 0 || archive_open(a, fd, (uint32_t)index, cache, e) < 0 ||
+        check_alike(archives, a, e) < 0 || reader_read(a, t, READ_LAYER, control, &root, e) < 0)
         return -1;
     return overlay_apply(t, root, e);
 }
