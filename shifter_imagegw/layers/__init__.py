@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""From the stream of a layer to its archive, from archives to the image."""
+"""From layers to an image: tar stream to layer archive, layer archives to one tree."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Binding of libsquashfs: layer archives are written and merged here, and images looked at."""
+"""Squashfs images through libsquashfs: C extensions and what gives them a Python face."""
