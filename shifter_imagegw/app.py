@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The only place that wires parts together."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from shifter_imagegw.api.answers import register_answers
+from shifter_imagegw.api.health import health_blueprint
+from shifter_imagegw.api.images import images_blueprint
+from shifter_imagegw.api.metrics import metrics_blueprint
+from shifter_imagegw.api.paths import ExactPath, TagConverter
+from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
+from shifter_imagegw.config import Configuration
+from shifter_imagegw.groups import Accounts
+from shifter_imagegw.manager import ImageManager
+from shifter_imagegw.store import open_store
+from shifter_imagegw.wakeup import Bell
+
+_MAX_BODY_BYTES = 256 * 1024
+"""A thousand ids in each of two lists need a tenth of it."""
+
+
+def create_app(configuration: Configuration) -> Flask:
+    """The API. Opens no connection yet, so it can be made before a server forks; ConfigurationError."""
+    store = open_store(configuration.store_uri, configuration.database)
+    accounts = Accounts()
+    manager = ImageManager(
+        configuration,
+        store,
+        MungeSealer(configuration),
+        accounts.groups_of,
+        on_queued=Bell(configuration.expand_directory).ring,
+    )
+    authenticator = _authenticator(configuration, accounts)
+    app = Flask("shifter_imagegw", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY_BYTES
+    app.url_map.converters["tag"] = TagConverter
+    app.url_map.merge_slashes = False
+    register_answers(app)
+    app.register_blueprint(images_blueprint(manager, authenticator))
+    app.register_blueprint(metrics_blueprint(manager, authenticator))
+    app.register_blueprint(health_blueprint(store))
+    app.wsgi_app = ExactPath(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+def _authenticator(configuration: Configuration, accounts: Accounts) -> Authenticator:
+    if configuration.authentication == "mock":
+        return MockAuthenticator(configuration)
+    return MungeAuthenticator(configuration, accounts)
