@@ -69,6 +69,20 @@ def serve(file: Path, bind: str, workers: int, with_workers: int) -> None:
         _fail(error)
 
 
+@gateway.command()
+@click.pass_obj
+def worker(file: Path) -> None:
+    """Work on pulls until SIGTERM; run as many as you like, on any host with the same database."""
+    configuration = _configure(file)
+    from shifter_imagegw.app import create_worker  # noqa: PLC0415
+    from shifter_imagegw.errors import ConfigurationError  # noqa: PLC0415
+
+    try:
+        create_worker(configuration).run()
+    except ConfigurationError as error:
+        _fail(error)
+
+
 @gateway.command("check-config")
 @click.pass_obj
 def check_config(file: Path) -> None:

@@ -2,9 +2,9 @@
 """``serve --with-workers``: one API server and some conversion workers as children of one process.
 
 For small sites without an init unit per process. The API decides: when it ends, everything ends with its status. A
-worker that dies is started again, ever later if it keeps dying. If this process is killed, the kernel tells the children
-(prctl(2), PR_SET_PDEATHSIG), so that none is left over. Signals are waited for instead of handled, so that no child's
-end is missed.
+worker that dies is started again, ever later if it keeps dying. If this process is killed, the kernel tells the
+children (prctl(2), PR_SET_PDEATHSIG), so that none is left over. Signals are waited for instead of handled, so that no
+child's end is missed.
 """
 
 from __future__ import annotations

@@ -51,5 +51,10 @@ class Listener:
             os.read(self._descriptor, 1)
         return True
 
+    def ring(self) -> None:
+        """End the wait from a signal handler of this process."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._descriptor, b"\0")
+
     def close(self) -> None:
         os.close(self._descriptor)
