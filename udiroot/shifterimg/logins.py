@@ -55,7 +55,7 @@ def check_login(user: str, password: str) -> None:
 
 
 def store(home: str, key: str, credential: str, warn: Callable[[str], None]) -> None:
-    """Replace or add the login ``<system>:<location>``; other lines stay. After LoginsUnusable the file is as before."""
+    """Replace or add the login ``<system>:<location>``; other lines stay. LoginsUnusable: the file is as before."""
     with _directory(home, create=True) as directory:
         # Two logins at once must not lose one. Where no lock is to be had (NFS), the rename still keeps the file whole.
         with contextlib.suppress(OSError):
@@ -142,17 +142,27 @@ def _read(directory: int, home: str, warn: Callable[[str], None]) -> list[str]:
         return []
     except OSError as error:
         raise _refusal(path, error, "a regular file") from None
-    with os.fdopen(file, "rb") as stream:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
-            raise LoginsUnusable(f"{path}: it is not a regular file of your own; remove it")
-        if status.st_size > _LARGEST_FILE:
-            raise LoginsUnusable(f"{path}: it is larger than {_LARGEST_FILE} bytes; remove it and log in again")
-        if status.st_mode & 0o077:
-            os.fchmod(file, 0o600)
-            mode = f"{stat.S_IMODE(status.st_mode):04o}"
-            warn(f"{path} was open to other users (mode {mode}) and is closed now; change the passwords in it")
-        return stream.read(_LARGEST_FILE).decode("utf-8", "surrogateescape").rstrip("\n").split("\n")
+    try:
+        _require_private(file, path, warn)
+        data = bytearray()
+        while len(data) <= _LARGEST_FILE and (part := os.read(file, 64 * 1024)):
+            data += part
+    finally:
+        os.close(file)
+    return data.decode("utf-8", "surrogateescape").rstrip("\n").split("\n")
+
+
+def _require_private(file: int, path: str, warn: Callable[[str], None]) -> None:
+    """LoginsUnusable unless it is a regular file of the caller's own; closes it to everybody else."""
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+        raise LoginsUnusable(f"{path}: it is not a regular file of your own; remove it")
+    if status.st_size > _LARGEST_FILE:
+        raise LoginsUnusable(f"{path}: it is larger than {_LARGEST_FILE} bytes; remove it and log in again")
+    if status.st_mode & 0o077:
+        os.fchmod(file, 0o600)
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        warn(f"{path} was open to other users (mode {mode}) and is closed now; change the passwords in it")
 
 
 def _write(directory: int, home: str, lines: list[str]) -> None:

@@ -56,12 +56,17 @@ class LiveLine:
         status = images.status(record)
         line = output.progress_line(self._image, status)
         if status in images.IN_PROGRESS:
-            detail = describe(images.text(record, "status_message"), self._rate)
-            # One column stays free: a full line would wrap, and could not be erased.
-            line = f"{line}  {detail}".rstrip()[: max(1, shutil.get_terminal_size().columns - 1)]
+            line = self._fit(line, status, describe(images.text(record, "status_message"), self._rate))
         self._stream.write(f"{_ERASE}{line}")
         self._stream.flush()
         self._open = True
+
+    def _fit(self, line: str, status: str, detail: str) -> str:
+        """``line`` and ``detail``; on a narrow terminal without what the user has just typed."""
+        # One column stays free: a full line would wrap, and could not be erased.
+        width = max(1, shutil.get_terminal_size().columns - 1)
+        full = f"{line}  {detail}".rstrip()
+        return full if len(full) <= width else f"{status}: {detail or self._image}"[:width]
 
     def end(self) -> None:
         """Leave the line, so that what follows starts on one of its own."""
