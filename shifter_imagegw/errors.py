@@ -7,8 +7,10 @@
     ├── ConfigurationError          imagemanager.json is unreadable, unsafe or wrong
     ├── RequestError                the request itself is malformed                      400
     ├── AuthenticationError         no, garbled, expired, rewound or replayed credential 401
+    ├── AuthenticationUnavailable   munged does not answer: nobody can be authenticated  503
     ├── PermissionDenied            known caller, forbidden action                       403
     ├── NotFound                    no such platform or image (or none the caller sees)  404
+    ├── NotSupported                a verb of the contract that comes with a later release 501
     ├── StoreError                  the database failed                                  503
     └── PullError                   a pull ends in FAILURE; the text is its status_message
         ├── InvalidReference        the image reference cannot be parsed or names an unknown registry
@@ -48,12 +50,20 @@ class AuthenticationError(ShifterError):
     """The munge credential is absent or does not decode."""
 
 
+class AuthenticationUnavailable(ShifterError):
+    """munged cannot be reached, so that no credential can be judged."""
+
+
 class PermissionDenied(ShifterError):
     """The caller is known but may not do this."""
 
 
 class NotFound(ShifterError):
     """The platform or image does not exist, or not for this caller."""
+
+
+class NotSupported(ShifterError):
+    """The contract has this verb, this release does not."""
 
 
 class StoreError(ShifterError):
@@ -137,8 +147,10 @@ _HTTP_STATUS: tuple[tuple[type[ShifterError], int], ...] = (
     (RequestError, 400),
     (InvalidReference, 400),
     (AuthenticationError, 401),
+    (AuthenticationUnavailable, 503),
     (PermissionDenied, 403),
     (NotFound, 404),
+    (NotSupported, 501),
     (StoreError, 503),
 )
 

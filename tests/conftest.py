@@ -8,9 +8,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.munged import munge
 from tests.shifternode import node, session_node
 
-__all__ = ["node", "session_node"]  # fixtures: pytest finds them by name here
+__all__ = ["munge", "node", "session_node"]  # fixtures: pytest finds them by name here
 
 # A slow machine is no failure.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
