@@ -17,16 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.munged import Munged, munged
+from tests.munged import Munged
 from tests.scriptedgateway import IMAGE_ID, LoginNode, Reply, image, in_flight, login_node, scripted_gateway
 from tests.scriptedserver import Request
 from tests.terminal import Terminal
-
-
-@pytest.fixture(scope="module")
-def munge() -> Iterator[Munged]:
-    with munged() as server:
-        yield server
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.munged import Munged, munged
+from tests.munged import Munged
 from tests.scriptedgateway import LoginNode, image, login_node, scripted_gateway
 from tests.shifternode import MARK
 from tests.terminal import Terminal
@@ -34,12 +34,6 @@ AS_USER = (
     "import os, sys; from udiroot.shifterimg import cli, modes, prompt; uid = int(sys.argv.pop(1)); "
     "os.setgroups([]); os.setgid(uid); os.setuid(uid); cli.main()"
 )
-
-
-@pytest.fixture(scope="module")
-def munge() -> Iterator[Munged]:
-    with munged() as server:
-        yield server
 
 
 @pytest.fixture

@@ -160,7 +160,9 @@ def _read_answer(stream: _Stream) -> Answer:
         status, fields = _read_head(stream)
     if fields.get("content-encoding", "identity") != "identity":
         raise ExchangeFailed("the answer is compressed although nobody asked for it")
-    if fields.get("transfer-encoding", "").lower() == "chunked":
+    if "transfer-encoding" in fields:
+        if fields["transfer-encoding"].lower() != "chunked":
+            raise ExchangeFailed(f"the answer has the unknown encoding {fields['transfer-encoding']!r}")
         return Answer(status, _read_chunks(stream))
     length = fields.get("content-length")
     if length is None:

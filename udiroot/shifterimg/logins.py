@@ -30,12 +30,12 @@ _FILE = ".cred"
 _LARGEST_FILE = 1024 * 1024
 
 
-def home_directory() -> str:
-    """Home of the caller according to the passwd database, not to ``$HOME``; LoginsUnusable when he has none."""
+def home_directory() -> str | None:
+    """Home of the caller according to the passwd database, not to ``$HOME``; None when that does not know him."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
-        raise LoginsUnusable(f"uid {os.getuid()} has no entry in the passwd database, so no home directory") from None
+        return None
 
 
 def check_key(system: str, location: str) -> None:
@@ -88,13 +88,9 @@ def load(home: str, system: str, munge: Munge, warn: Callable[[str], None]) -> d
     return logins
 
 
-def payload(system: str, munge: Munge, warn: Callable[[str], None]) -> bytes:
+def payload(home: str | None, system: str, munge: Munge, warn: Callable[[str], None]) -> bytes:
     """Payload of a credential for a pull: the logins (section 3.1), or nothing."""
-    try:
-        found = load(home_directory(), system, munge, warn)
-    except LoginsUnusable as error:
-        warn(f"stored logins are not used: {error}")
-        return b""
+    found = load(home, system, munge, warn) if home else {}
     return json.dumps({"authorized_locations": found}, separators=(",", ":")).encode() if found else b""
 
 
@@ -112,15 +108,17 @@ def _directory(home: str, *, create: bool) -> Iterator[int]:
     try:
         home_fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not create:
+            raise
         raise LoginsUnusable(f"{home}: {error.strerror}") from None
     try:
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(_DIRECTORY, 0o700, dir_fd=home_fd)
         directory = os.open(_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=home_fd)
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not create:
+            raise
         raise _refusal(path, error, "a directory") from None
     finally:
         os.close(home_fd)

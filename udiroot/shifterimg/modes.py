@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from udiroot.shifterimg import acl, images, logins, output, progress, pull
-from udiroot.shifterimg.errors import ClientError, RequestRefused
+from udiroot.shifterimg.errors import ClientError, LoginsUnusable, RequestRefused
 from udiroot.shifterimg.gateway import Gateways, Request
 from udiroot.shifterimg.munge import Munge
 from udiroot.shifterimg.settings import load_settings, parse_image, require_system
@@ -107,7 +108,7 @@ def _puller(client: Client, word: str) -> tuple[ImageName, Callable[[], dict[str
     """The image, and how to ask for it: the stored logins travel in each request's credential."""
     image = parse_image(word, client.settings)
     body = acl.pull_body(client.options.users, client.options.groups)
-    payload = logins.payload(client.settings.system, client.munge, output.tell)
+    payload = logins.payload(logins.home_directory(), client.settings.system, client.munge, output.tell)
     gateways = client.gateways()
     request = Request("POST", "pull", "status", image, body, payload)
 
@@ -134,6 +135,8 @@ def _login(client: Client, words: tuple[str, ...]) -> int:
     from udiroot.shifterimg.prompt import ask_login  # noqa: PLC0415 -- no other mode needs a terminal
 
     system, home = require_system(client.settings), logins.home_directory()
+    if home is None:
+        raise LoginsUnusable(f"uid {os.getuid()} is not in the passwd database, so there is no home directory")
     location = words[0] if words else "default"
     logins.check_key(system, location)
     user, password = ask_login(location)
