@@ -57,9 +57,9 @@ class LiveLine:
         line = output.progress_line(self._image, status)
         if status in images.IN_PROGRESS:
             line = self._fit(line, status, describe(images.text(record, "status_message"), self._rate))
+        self._open = True  # before the line is there: an interruption may come at any moment
         self._stream.write(f"{_ERASE}{line}")
         self._stream.flush()
-        self._open = True
 
     def _fit(self, line: str, status: str, detail: str) -> str:
         """``line`` and ``detail``; on a narrow terminal without what the user has just typed."""
