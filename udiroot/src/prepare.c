@@ -309,5 +309,7 @@ int prepare_release(struct prepare *s, int proc, const char *holder, struct erro
     strings_free(&names);
     if (result < 0 || holder != NULL)
         return result;
-    return unmount_all(proc, s->config->udi_mount, e) < 0 ? -1 : unmount_all(proc, s->config->loop_mount, e);
+    if (unmount_all(proc, s->config->udi_mount, e) < 0)
+        return -1;
+    return s->config->loop_mount != NULL ? unmount_all(proc, s->config->loop_mount, e) : 0;
 }

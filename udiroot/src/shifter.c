@@ -59,10 +59,8 @@ static int open_image(struct run *r, struct error *e)
     if (r->spec.type == IMAGE_ID)
         return image_open(store, &r->config, r->spec.tag, &r->image, e);
     int known = image_index_lookup(store, &r->config, &r->spec, id, e);
-    if (known == 1) {
-        CLEANUP_FREE char *client = text_format("%s/bin/shifterimg", r->config.udi_root_path);
-        known = image_gateway_lookup(client, &r->spec, r->caller.uid, r->caller.gid, id, e);
-    }
+    if (known == 1)
+        known = image_gateway_lookup(&r->config, &r->spec, &r->process, &r->caller, id, e);
     return known < 0 ? -1 : image_open(store, &r->config, id, &r->image, e);
 }
 
