@@ -109,11 +109,11 @@ def _options(command: click.Command) -> set[str]:
 
 
 def test_every_mode_and_option_is_documented() -> None:
-    commands = {"": cli.modes, **cli.modes.commands}
+    commands = {"": cli.program, **cli.program.commands}
     words = set(re.findall(r"`([^`\n]+)`", PAGE))
     mentioned = {word for text in words for word in re.split(r"[ ,=|\[\]]+", text)}
     assert {name for command in commands.values() for name in _options(command)} | {"--help", "-h"} <= mentioned
-    assert set(cli.modes.commands) <= mentioned
+    assert set(cli.program.commands) <= mentioned
     assert {word for word in mentioned if word.startswith("--")} <= {
         name for command in commands.values() for name in _options(command)
     } | {"--help"}

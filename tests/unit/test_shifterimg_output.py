@@ -93,10 +93,9 @@ def test_a_line_per_state_where_nobody_watches() -> None:
     assert [line.rpartition(" ")[2] for line in stream.getvalue().splitlines()] == ["INIT", "PULLING", "READY"]
 
 
-def test_the_live_line_fits_the_terminal_and_ends_as_the_contract_wants(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
+def test_the_live_line_fits_the_terminal_and_ends_as_the_contract_wants() -> None:
     stream = io.StringIO()
-    line = progress.LiveLine(IMAGE, stream)
+    line = progress.LiveLine(IMAGE, stream, lambda: 40)
     line.show({"status": "PULLING", "status_message": "Pulling layers: 4000000/9000000 bytes"})
     line.show({"status": "READY", "status_message": "Transferring image"})
     line.end()

@@ -95,7 +95,7 @@ def _remember(context: click.Context, /, **parameters: Any) -> None:
         raise click.UsageError(_NO_MODE, context)
 
 
-modes = Modes(
+program = Modes(
     "shifterimg",
     callback=_remember,
     params=[*_FLAGS, _JSON, *_LISTS, _VERSION],
@@ -122,7 +122,7 @@ def _mode(
     arguments: list[click.Parameter] = [click.Argument(["rest"], nargs=-1, metavar="")]
     if word is not None:
         arguments.insert(0, click.Argument(["word"], required=required, metavar=word))
-    modes.add_command(
+    program.add_command(
         click.Command(
             name, callback=callback, params=[*arguments, *options, *_FLAGS], help=text, hidden=hidden,
             options_metavar="[OPTIONS]",
@@ -156,7 +156,7 @@ def _start(mode: str, options: Options, word: str | None, rest: tuple[str, ...])
 def run(arguments: Sequence[str]) -> int:
     """Exit status of a call: 0 done, 1 it did not work, 2 wrong usage, 130 interrupted."""
     try:
-        status = modes.main(list(arguments), prog_name="shifterimg", standalone_mode=False)
+        status = program.main(list(arguments), prog_name="shifterimg", standalone_mode=False)
     except click.UsageError as error:
         return _explain(error)
     except ClientError as error:
@@ -174,7 +174,7 @@ def _explain(error: click.UsageError) -> int:
     text = error.format_message()
     if isinstance(error, (click.NoSuchOption, click.BadOptionUsage, click.MissingParameter)):
         text = f"{_WRONG_OPTION}\n{text}"
-    context = error.ctx or click.Context(modes, info_name="shifterimg")
+    context = error.ctx or click.Context(program, info_name="shifterimg")
     click.echo(f"{text}\n{context.get_usage()}\nTry 'shifterimg --help' for help.", err=True)
     return 2
 

@@ -145,6 +145,8 @@ def _read(directory: int, home: str, warn: Callable[[str], None]) -> list[str]:
         data = bytearray()
         while len(data) <= _LARGEST_FILE and (part := os.read(file, 64 * 1024)):
             data += part
+    except OSError as error:
+        raise LoginsUnusable(f"{path} cannot be read, or not be closed to others: {error.strerror}") from None
     finally:
         os.close(file)
     return data.decode("utf-8", "surrogateescape").rstrip("\n").split("\n")
@@ -177,7 +179,8 @@ def _write(directory: int, home: str, lines: list[str]) -> None:
                 os.fsync(file)
             os.rename(temporary, _FILE, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
-            os.unlink(temporary, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
             raise
     except OSError as error:
         raise LoginsUnusable(f"{home}/{_DIRECTORY}/{_FILE} cannot be written: {error.strerror}") from None

@@ -78,16 +78,18 @@ def _lookup(client: Client, words: tuple[str, ...]) -> int:
 def _pull(client: Client, words: tuple[str, ...]) -> int:
     image, ask = _puller(client, words[0])
     shown = progress.choose(image, verbose=client.options.verbose, machine=client.options.json)
+
+    def note(text: str) -> None:
+        shown.end()
+        output.tell(text)
+
     try:
-        record = pull.follow(ask, shown.show if shown else lambda _record: None)
+        record = pull.follow(ask, shown.show, note)
     except KeyboardInterrupt:
-        if shown:
-            shown.end()
-        output.tell(f"{image}: interrupted; the pull goes on at the gateway, and the same command shows it again")
+        note(f"{image}: interrupted; the pull goes on at the gateway, and the same command shows it again")
         return INTERRUPTED
     finally:
-        if shown:
-            shown.end()
+        shown.end()
     if client.options.json:
         output.print_json(record)
     return _verdict(image, record)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,17 @@ _ERASE = "\r\x1b[2K"
 _COUNTED = re.compile(r"(?P<phase>.*): (?P<done>\d{1,18})/(?P<total>\d{1,18}) bytes")
 _RATE_SECONDS = 5.0
 _THOUSAND = 1000
+_USUAL_COLUMNS = 80
+
+
+class Silence:
+    """Nothing, where the result alone counts."""
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Say nothing about the answer of a gateway."""
+
+    def end(self) -> None:
+        """Nothing is left open."""
 
 
 class Lines:
@@ -45,10 +56,11 @@ class Lines:
 class LiveLine:
     """One line, redrawn with phase, bytes and rate; the last one is left as the contract's line."""
 
-    def __init__(self, image: ImageName, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, image: ImageName, stream: TextIO, columns: Callable[[], int] | None = None) -> None:
         self._image = image
         self._stream = stream
-        self._rate = Rate(clock)
+        self._columns = columns or (lambda: terminal_columns(stream))
+        self._rate = Rate(time.monotonic)
         self._open = False
 
     def show(self, record: Mapping[str, Any]) -> None:
@@ -64,7 +76,7 @@ class LiveLine:
     def _fit(self, line: str, status: str, detail: str) -> str:
         """``line`` and ``detail``; on a narrow terminal without what the user has just typed."""
         # One column stays free: a full line would wrap, and could not be erased.
-        width = max(1, shutil.get_terminal_size().columns - 1)
+        width = max(1, self._columns() - 1)
         full = f"{line}  {detail}".rstrip()
         return full if len(full) <= width else f"{status}: {detail or self._image}"[:width]
 
@@ -74,6 +86,14 @@ class LiveLine:
             self._stream.write("\n")
             self._stream.flush()
             self._open = False
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """Width of the terminal right now: people change it."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except OSError:
+        return _USUAL_COLUMNS
 
 
 class Rate:
@@ -114,10 +134,10 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def choose(image: ImageName, *, verbose: bool, machine: bool) -> Lines | LiveLine | None:
+def choose(image: ImageName, *, verbose: bool, machine: bool) -> Lines | LiveLine | Silence:
     """How to show a pull: with a machine reading standard output, on standard error and only when asked."""
     if machine:
-        return Lines(image, sys.stderr) if verbose else None
+        return Lines(image, sys.stderr) if verbose else Silence()
     if sys.stdout.isatty() and not verbose:
         return LiveLine(image, sys.stdout)
     return Lines(image, sys.stdout)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from udiroot.shifterimg import images, output
+from udiroot.shifterimg import images
 from udiroot.shifterimg.errors import NoGateway
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _PATIENCE_SECONDS = 60.0
 def follow(
     ask: Callable[[], dict[str, Any]],
     show: Callable[[dict[str, Any]], None],
-    note: Callable[[str], None] = output.tell,
+    note: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:

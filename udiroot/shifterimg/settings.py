@@ -65,7 +65,7 @@ def parse_image(text: str, settings: Settings) -> ImageName:
     try:
         kind, _tag, request = _core.parse_image_spec(text, settings.default_type)
     except ValueError as error:
-        raise WrongUsage(f"{error}; give the image as type:tag, for example docker:ubuntu:24.04") from None
+        raise WrongUsage(str(error)) from None
     if kind not in _AT_GATEWAYS:
         raise WrongUsage(f"{text!r}: {kind}: images are not at the gateway; name a docker: or custom: image")
     return ImageName(kind, request[len(kind) + 1 :] if request.startswith(f"{kind}:") else request)
