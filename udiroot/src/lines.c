@@ -134,16 +134,17 @@ enum line_kind lines_next(struct lines *l, struct line *out)
             continue;
         if (line[blanks] == '#')
             return remark(indented_comment, l->number, out);
-        if (memchr(line, l->delimiter, length) == NULL)
+        const char *delimiter = memchr(line, l->delimiter, length);
+        if (delimiter == NULL)
             return remark(no_delimiter, l->number, out);
         *out = (struct line){.number = l->number};
         struct value v = {0};
         append(l, &v, line, length);
         continue_value(l, &v);
-        char *delimiter = strchr(l->buffer, l->delimiter);
-        *delimiter = '\0';
+        char *value = l->buffer + (delimiter - line);
+        *value++ = '\0';
         out->key = text_trim(l->buffer);
-        out->value = text_trim(delimiter + 1);
+        out->value = text_trim(value);
         return LINE_PAIR;
     }
     return LINE_END;
