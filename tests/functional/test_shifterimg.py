@@ -290,6 +290,18 @@ def test_an_incomplete_configuration(node: LoginNode, missing: str) -> None:
     assert f"no `{missing}`" in done.stderr
 
 
+def test_a_configuration_of_another_account_is_read_but_not_one_that_others_can_write(node: LoginNode) -> None:
+    with scripted_gateway(node.munge, lookup=image()) as gateway:
+        node.configure(gateway.url, futureKey="1")
+        os.chown(node.conf, 65534, 65534)
+        assert node.run("lookup", "x").stdout == f"{IMAGE_ID}\n"
+        assert "futureKey" in node.run("-v", "--json", "lookup", "x").stderr
+        node.conf.chmod(0o664)
+        done = node.run("lookup", "x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "can be written by others" in done.stderr
+
+
 def test_help_and_version_need_no_configuration(node: LoginNode) -> None:
     node.conf.unlink()
     assert node.run("--help").stdout.startswith("Usage: shifterimg ")

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from udiroot import _core
 from udiroot.installation import installed_path
 from udiroot.shifterimg.errors import ConfigurationUnusable, WrongUsage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _AT_GATEWAYS = ("docker", "custom")
 
@@ -41,15 +38,15 @@ def load_settings(path: str | None) -> Settings:
     name = path or str(installed_path("SYSCONFDIR") / "udiRoot.conf")
     try:
         values = _core.load_config(name, path is not None)
-    except (OSError, ValueError) as error:
+    except _core.Error as error:
         raise ConfigurationUnusable(f"FAILED to parse udiRoot configuration. {error}") from None
     return Settings(
-        name,
-        _text(values, "system") or "",
-        _texts(values, "imageGateway"),
-        int(_text(values, "gatewayTimeout") or 0),
-        _text(values, "defaultImageType"),
-        _texts(values, "remarks"),
+        path=name,
+        system=values["system"] or "",
+        gateways=tuple(values["imageGateway"]),
+        timeout=values["gatewayTimeout"],
+        default_type=values["defaultImageType"],
+        remarks=tuple(values["remarks"]),
     )
 
 
@@ -64,18 +61,8 @@ def parse_image(text: str, settings: Settings) -> ImageName:
     """``[type:]tag`` as the launcher reads it; WrongUsage for what no gateway can have."""
     try:
         kind, _tag, request = _core.parse_image_spec(text, settings.default_type)
-    except ValueError as error:
+    except _core.Error as error:
         raise WrongUsage(str(error)) from None
     if kind not in _AT_GATEWAYS:
         raise WrongUsage(f"{text!r}: {kind}: images are not at the gateway; name a docker: or custom: image")
     return ImageName(kind, request[len(kind) + 1 :] if request.startswith(f"{kind}:") else request)
-
-
-def _text(values: Mapping[str, object], key: str) -> str | None:
-    value = values.get(key)
-    return None if value is None else str(value)
-
-
-def _texts(values: Mapping[str, object], key: str) -> tuple[str, ...]:
-    value = values.get(key)
-    return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else ()
