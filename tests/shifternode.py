@@ -105,10 +105,11 @@ class ShifterNode:
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
-    def as_root(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def as_root(self, name: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """setupRoot or unsetupRoot, as a prolog runs it."""
+        command = [self.program(name), *arguments]
         return subprocess.run(
-            [self.program(name), *arguments], check=False, capture_output=True, text=True, timeout=60, cwd="/"
+            command, check=False, capture_output=True, text=True, timeout=60, cwd="/", input=input
         )
 
     def add_image(self, name: str, tree: Path, meta: str = "") -> str:
@@ -189,7 +190,7 @@ def _copy(source: Path, target: Path) -> None:
         target.chmod(0o755)
 
 
-def _make_user(name: str) -> User:
+def make_user(name: str) -> User:
     if not _known(name):
         for _attempt in range(20):  # another suite on this machine may hold the lock of the account files
             if subprocess.run(["useradd", "-M", "-U", "-s", "/bin/sh", name], check=False).returncode == 0:
@@ -237,7 +238,7 @@ def shifter_node() -> Iterator[ShifterNode]:
     base = Path("/var/lib") / f"shifter-node-{MARK}"
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(mode=0o755)
-    node = ShifterNode(base, _make_user(f"sh{MARK}a"), _make_user(f"sh{MARK}e"), _settings(base))
+    node = ShifterNode(base, make_user(f"sh{MARK}a"), make_user(f"sh{MARK}e"), _settings(base))
     (base / "images").mkdir(mode=0o700)
     (base / "etc/files").mkdir(parents=True)
     (base / "etc/files/passwd").write_text(Path("/etc/passwd").read_text())

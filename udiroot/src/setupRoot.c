@@ -31,7 +31,8 @@ struct request {
 static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-N \"HOST/COUNT ...\" | -N @-] [-J HOLDER] "
                             "[-V] TYPE IDENTIFIER";
 
-enum { HOSTS_LIMIT = 16 << 20 }; /* bytes: more than a million nodes */
+/* Bytes of -N, with which environments are compared (state.c), and of /var/hostsfile: more than 50000 nodes. */
+enum { HOSTS_LIMIT = 1 << 20, HOSTSFILE_LIMIT = 64 << 20 };
 
 static int parse_id(const char *text, const char *option, unsigned *out, struct error *e)
 {
@@ -132,6 +133,10 @@ static int expand_hosts(const char *text, char **out, struct error *e)
         }
         *slash = '\0';
         size_t length = strlen(item);
+        if (used + count * (length + 1) > HOSTSFILE_LIMIT) {
+            free(lines);
+            return error_set(e, 0, "-N: /var/hostsfile would have more than %d bytes", HOSTSFILE_LIMIT);
+        }
         lines = text_grow(lines, used + count * (length + 1) + 1, 1);
         while (count-- > 0)
             used += (size_t)sprintf(lines + used, "%s\n", item);
@@ -156,11 +161,14 @@ static int prepare(const struct request *q, struct error *e)
     struct account account;
     struct image image;
     struct plan plan;
-    CLEANUP_FREE char *hosts = NULL, *listed = NULL;
-    bool on_input = q->hosts != NULL && strcmp(q->hosts, "@-") == 0;
-    if (on_input && read_hosts(&listed, e) < 0)
-        return -1;
-    if (q->hosts != NULL && expand_hosts(on_input ? listed : q->hosts, &hosts, e) < 0)
+    CLEANUP_FREE char *hosts = NULL, *read_list = NULL;
+    const char *list = q->hosts;
+    if (list != NULL && strcmp(list, "@-") == 0) {
+        if (read_hosts(&read_list, e) < 0)
+            return -1;
+        list = read_list;
+    }
+    if (list != NULL && expand_hosts(list, &hosts, e) < 0)
         return -1;
     if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
@@ -181,9 +189,9 @@ static int prepare(const struct request *q, struct error *e)
         return -1;
     int result = prepare_open(&config, true, &state, e);
     if (result == 0)
-        result = prepare_join(&state, caller.uid, text, hosts != NULL ? hosts : "", q->holder, e);
+        result = prepare_join(&state, caller.uid, text, list != NULL ? list : "", q->holder, e);
     if (result == 0)
-        result = prepare_build(&state, &plan, &subject, proc, q->holder, e);
+        result = prepare_build(&state, &plan, &subject, proc, list != NULL ? list : "", q->holder, e);
     prepare_close(&state);
     return result < 0 ? -1 : 0;
 }
