@@ -3,11 +3,12 @@
 
 #include <errno.h>
 #include <slurm/slurm.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { COUNT_LIMIT = 65536, NODES_LIMIT = 1 << 20 };
+enum { COUNT_LIMIT = 65536, REPEAT_LIMIT = 1 << 20 };
 
 struct counts { /* walks "4(x2),2": 4, 4, 2 */
     const char *next;
@@ -34,7 +35,7 @@ static unsigned long next_count(struct counts *counts)
             return 0;
         counts->next = end;
     }
-    if (counts->repeat == 0 || counts->repeat > NODES_LIMIT || counts->value > COUNT_LIMIT)
+    if (counts->repeat == 0 || counts->repeat > REPEAT_LIMIT || counts->value > COUNT_LIMIT)
         return 0;
     counts->repeat--;
     return counts->value;
@@ -47,16 +48,16 @@ static int write_hosts(FILE *out, const char *nodes, const char *cpus, struct er
     __typeof__(slurm_hostlist_create(nodes)) list = slurm_hostlist_create(nodes);
     if (list == NULL)
         return error_set(e, errno, "cannot read the node list '%.200s'", nodes);
-    int result = 0, written = 0;
-    for (char *host; result == 0 && (host = slurm_hostlist_shift(list)) != NULL; free(host)) {
+    bool fits = true, first = true;
+    for (char *host; fits && (host = slurm_hostlist_shift(list)) != NULL; free(host)) {
         unsigned long count = cpus != NULL ? next_count(&counts) : 1;
-        if (count == 0 || written == NODES_LIMIT)
-            result = error_set(e, 0, "the CPU counts '%.200s' do not fit the node list '%.200s'", cpus, nodes);
-        else
-            (void)fprintf(out, "%s%s/%lu", written++ == 0 ? "" : " ", host, count);
+        fits = count > 0 && fprintf(out, "%s%s/%lu", first ? "" : " ", host, count) > 0;
+        first = false;
     }
     slurm_hostlist_destroy(list);
-    return result;
+    if (fits && (cpus == NULL || (counts.repeat == 0 && *counts.next == '\0')))
+        return 0;
+    return error_set(e, 0, "the CPU counts '%.200s' do not fit the node list '%.200s'", cpus, nodes);
 }
 
 char *hosts_expand(const char *nodes, const char *cpus, struct error *e)

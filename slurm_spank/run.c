@@ -38,12 +38,19 @@ static int open_pipe(int *from, int *to)
     return *from < 0 || *to < 0 ? -1 : 0;
 }
 
+/* Since Linux 6.3 a node can demand it (vm.memfd_noexec); before, the flag is unknown. */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8U
+#endif
+
 /* A file in memory rather than a pipe: written before the program starts, so that neither waits for the other. */
 static int open_input(const char *text)
 {
     if (text == NULL)
         return lift(open("/dev/null", O_RDONLY | O_CLOEXEC));
-    int fd = lift(memfd_create("shifter", MFD_CLOEXEC));
+    int fd = lift(memfd_create("shifter", MFD_CLOEXEC | MFD_NOEXEC_SEAL));
+    if (fd < 0 && errno == EINVAL)
+        fd = lift(memfd_create("shifter", MFD_CLOEXEC));
     size_t length = strlen(text);
     while (fd >= 0 && length > 0) {
         ssize_t put = write(fd, text, length);
@@ -151,7 +158,7 @@ static int describe_failure(struct run *run, int status, struct error *e)
 static int wait_for(struct run *run, int out, int err, pid_t child, struct error *e)
 {
     struct timespec end;
-    int status = 0;
+    int status = 255 << 8; /* exit status 255: what wait(2) cannot tell is no success */
     (void)clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += run->seconds;
     if (!follow(run, out, err, child, &status, &end)) {

@@ -212,6 +212,25 @@ def test_jobs_without_image_are_untouched(cluster: SlurmCluster, node: ShifterNo
     assert "no image named" in done.stderr
 
 
+def test_a_node_without_the_plug_in_builds_the_container_itself(cluster: SlurmCluster, node: ShifterNode) -> None:
+    """sec-33: the image is the user's everywhere or the step fails; it never runs on the host silently."""
+    home = cluster.home(node.alice)
+    (home / "plugstack.conf").write_text(f"optional {cluster.plugin}\n")
+    (home / "slurm.conf").write_text(cluster.conf.read_text().replace(f"{cluster.base}/plugstack", f"{home}/plugstack"))
+    (cluster.base / "plugstack.conf").write_text("")
+    inner = in_container(node).split("-c ", 1)[1].strip("'")
+    try:
+        done = cluster.run(
+            "srun", "--image=base:1", node.program("shifter"), "/bin/sh", "-c", inner,
+            env={"SLURM_CONF": str(home / "slurm.conf")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["NAME=TestImage", str(node.alice.uid), "own"]
+        cluster.await_idle()
+    finally:
+        cluster.use_plugin()
+
+
 @pytest.mark.parametrize("damage", ["udiMount=\nnonsense\n", None], ids=["broken", "missing"])
 def test_a_broken_configuration_stops_only_jobs_with_an_image(
     cluster: SlurmCluster, node: ShifterNode, damage: str | None
