@@ -105,10 +105,11 @@ class ShifterNode:
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
-    def as_root(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def as_root(self, name: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """setupRoot or unsetupRoot, as a prolog runs it."""
+        command = [self.program(name), *arguments]
         return subprocess.run(
-            [self.program(name), *arguments], check=False, capture_output=True, text=True, timeout=60, cwd="/"
+            command, check=False, capture_output=True, text=True, timeout=60, cwd="/", input=input
         )
 
     def add_image(self, name: str, tree: Path, meta: str = "") -> str:

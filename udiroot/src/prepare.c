@@ -222,10 +222,10 @@ static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
 }
 
 static int fill_environment(struct prepare *s, int environment, const struct plan *plan,
-                            const struct plan_subject *subject, int proc, const char *holder, struct error *e)
+                            const struct plan_subject *subject, int proc, const char *hosts, const char *holder,
+                            struct error *e)
 {
     CLEANUP_FREE char *text = plan_describe(plan, subject);
-    const char *hosts = subject->hosts != NULL ? subject->hosts : "";
     if (upper_write(environment, "plan", text, strlen(text), e) < 0 ||
         upper_write(environment, "hosts", hosts, strlen(hosts), e) < 0 || upper_write(environment, "ns", "", 0, e) < 0)
         return -1;
@@ -242,7 +242,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
-                  const char *holder, struct error *e)
+                  const char *hosts, const char *holder, struct error *e)
 {
     CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
     if (name == NULL)
@@ -250,7 +250,7 @@ int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    if (fill_environment(s, environment, plan, subject, proc, holder, e) == 0)
+    if (fill_environment(s, environment, plan, subject, proc, hosts, holder, e) == 0)
         return 0;
     struct error second;
     (void)remove_environment(s, name, &second); /* the first error is the one to report */
