@@ -166,7 +166,7 @@ class Site:
     def debris(self) -> list[str]:
         """Files a pull may only have while it runs, below everything the gateway writes to."""
         found = [str(path) for path in self.images.rglob("*.part")]
-        found += [str(path) for path in (self.base / "gateway/expand").rglob("*")]
+        found += [str(path) for path in (self.base / "gateway/expand").rglob("*") if path.name != "pull-queued"]
         found += [str(path) for path in (self.base / "gateway/cache").rglob("*.part")]
         return found
 
