@@ -38,7 +38,7 @@ static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, s
         sqfs_u32 index;
         return sqfs_frag_table_append(blocks->fragments, *location, stored, &index);
     }
-    if (!array_reserve(&blocks->sizes, &blocks->size_capacity, blocks->size_count + 1, sizeof *blocks->sizes))
+    if (!ARRAY_RESERVE(blocks->sizes, blocks->size_capacity, blocks->size_count + 1))
         return SQFS_ERROR_ALLOC;
     blocks->sizes[blocks->size_count++] = stored;
     if (blocks->placed != owner) {
