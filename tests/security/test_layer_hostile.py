@@ -48,7 +48,7 @@ class TestNames:
             ("d/.wh...", "a whiteout of nothing"),
         ],
     )
-    @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
+    @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
     def test_refused(self, tmp_path: Path, name: str, reason: str, kind: bytes) -> None:
         error = refused(Layer().directory("d").add(name, kind=kind, linkname="/tmp").bytes(), tmp_path)
         assert reason in error.reason

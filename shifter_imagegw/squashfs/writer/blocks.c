@@ -9,7 +9,7 @@
 
 #include "array.h"
 
-enum { NO_FRAGMENT = -1, UNCOMPRESSED = 1 << 24, BACKLOG_PER_THREAD = 8, ZEROS = 128 * 1024 };
+enum { NO_FRAGMENT = -1, UNCOMPRESSED = 1 << 24, BACKLOG_PER_THREAD = 8, MAX_BACKLOG = 8192, ZEROS = 128 * 1024 };
 
 static const sqfs_u32 data_flags = SQFS_BLK_DONT_FRAGMENT | SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH;
 static const sqfs_u32 tail_flags = SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH | SQFS_BLK_IGNORE_SPARSE;
@@ -25,7 +25,7 @@ static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, s
     sqfs_file_t *file = output_file(blocks->output);
     uintptr_t owner = (uintptr_t)user;
     *location = file->get_size(file);
-    if (size == 0) /* libsquashfs marks the end of a file so */
+    if (size == 0 || blocks->discard) /* libsquashfs marks the end of a file by an empty block */
         return 0;
     bool hole = (flags & SQFS_BLK_IS_SPARSE) != 0;
     sqfs_u32 stored = hole ? 0 : size | (flags & SQFS_BLK_IS_COMPRESSED ? 0 : UNCOMPRESSED);
@@ -38,7 +38,7 @@ static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, s
         sqfs_u32 index;
         return sqfs_frag_table_append(blocks->fragments, *location, stored, &index);
     }
-    if (!array_reserve(&blocks->sizes, &blocks->size_capacity, blocks->size_count + 1, sizeof *blocks->sizes))
+    if (!ARRAY_RESERVE(blocks->sizes, blocks->size_capacity, blocks->size_count + 1))
         return SQFS_ERROR_ALLOC;
     blocks->sizes[blocks->size_count++] = stored;
     if (blocks->placed != owner) {
@@ -97,6 +97,12 @@ int blocks_init(struct blocks *blocks, struct tree *tree, struct output *output,
 
 void blocks_destroy(struct blocks *blocks)
 {
+    /* The processor forgets to free what its threads still hold, so after a failure it has to get everything back. Each
+     * call ends at the first block that went wrong. */
+    blocks->discard = true;
+    for (unsigned try = 0; blocks->processor != NULL && try < MAX_BACKLOG; try++)
+        if (sqfs_block_processor_sync(blocks->processor) == 0)
+            break;
     sqfs_destroy(blocks->processor);
     sqfs_destroy(blocks->fragments);
     sqfs_destroy(blocks->compressor);

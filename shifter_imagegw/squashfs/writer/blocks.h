@@ -40,6 +40,7 @@ struct blocks {
     uint8_t *tails; /* the fragment block in the making */
     uint32_t tails_used, fragment_count;
 
+    bool discard; /* it is over: what is still under way is dropped */
     uint64_t body, tail; /* bytes of the open file that are still to come: for blocks, for the fragment */
 };
 
