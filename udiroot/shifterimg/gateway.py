@@ -85,7 +85,7 @@ class Gateways:
 
     def _path(self, request: Request) -> str:
         parts = ["api", request.verb, self._system, *(request.image or ())]
-        return "".join(f"/{quote(part, safe='')}" for part in parts) + "/"
+        return "".join(f"/{quote(part, safe='', errors='surrogateescape')}" for part in parts) + "/"
 
 
 def _parse(body: str) -> dict[str, Any] | None:
