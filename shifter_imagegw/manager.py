@@ -32,12 +32,14 @@ _ITYPES = ("docker", "custom")
 _MAX_REFERENCE = 1024
 _MAX_ACL_ENTRIES = 1000
 _MAX_ID = 2**32 - 2
+_MAX_METRICS = 10_000
 _EXPIRATION_SLACK = 60.0
 """A look-up moves the expiration only by at least so many seconds: a popular image is not written at every look-up."""
 
 
 class ImageManager:
-    """What an authenticated caller can do. ``groups_of`` gives the supplementary groups of a uid on this host."""
+    """What an authenticated caller can do. ``groups_of`` gives the supplementary groups of a uid on this host;
+    ``on_queued`` is called when there is a new pull to work on."""
 
     def __init__(
         self,
@@ -46,12 +48,15 @@ class ImageManager:
         sealer: TokenSealer,
         groups_of: GroupsOf,
         clock: Callable[[], float] = time.time,
+        *,
+        on_queued: Callable[[], None] | None = None,
     ) -> None:
         self._configuration = configuration
         self._store = store
         self._sealer = sealer
         self._groups_of = groups_of
         self._clock = clock
+        self._on_queued = on_queued
 
     def pull(
         self,
@@ -128,6 +133,17 @@ class ImageManager:
         timeout = self._configuration.pull_update_timeout
         return [pull for pull in self._store.queue(session.system) if not is_stale_failure(pull, now, timeout)]
 
+    def metrics(self, session: Session, limit: int) -> list[Metric]:
+        """The last ``limit`` look-ups on the system, oldest first; nothing for whoever is no admin."""
+        self._check_system(session)
+        if limit <= 0 or not self.is_admin(session):
+            return []
+        return self._store.metrics(session.system, min(limit, _MAX_METRICS))
+
+    def may_import(self, session: Session) -> bool:
+        """Whether the caller may import ready-made images (``ImportUsers``, exact match)."""
+        return self._configuration.import_by_all or session.user in self._configuration.import_users
+
     def is_admin(self, session: Session) -> bool:
         """Exact match of the user name (section 4.1)."""
         platform = self._configuration.platforms.get(session.system)
@@ -142,6 +158,8 @@ class ImageManager:
         if session.tokens:
             new = replace(new, sealed_tokens=self._sealer.seal(session.tokens, session.system))
         pull = self._store.start_pull(new, now)
+        if self._on_queued is not None:
+            self._on_queued()
         if pull.requested_by == session.uid and pull.attempts == 0:
             # Old clients expect the first answer to look like this (section 2.4).
             return replace(pull, status=INIT, last_pull=None)

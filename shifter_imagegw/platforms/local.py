@@ -53,6 +53,10 @@ class LocalPlatform:
         whole = superblock[:4] == _SQUASHFS_MAGIC and 96 <= bytes_used <= status.st_size
         return stat.S_ISREG(status.st_mode) and whole
 
+    def has_metadata(self, image_id: str) -> bool:
+        """Whether ``<id>.meta`` is there."""
+        return self.path(image_id, "meta").exists()
+
     @contextmanager
     def part(self, name: str, pull: str, attempt: int) -> Iterator[Path]:
         """A new name for a file that will be ``name``; whatever is left under it is removed at the end."""
@@ -90,6 +94,16 @@ class LocalPlatform:
         if entry is not None:
             self._make_directories(entry.parent)
             self._write(entry, f"{image_id}\n".encode("ascii"), pull, attempt)
+
+    def tagged(self, itype: str, reference: str) -> str | None:
+        """The id that the tag index has for a reference; None without an entry."""
+        entry = self._tag_file(itype, reference)
+        try:
+            return None if entry is None else entry.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(entry or self._directory, error) from error
 
     def remove_tag(self, itype: str, reference: str, image_id: str) -> None:
         """Remove the index entry if it points at ``image_id``."""

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The only place that wires parts together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flask import Flask
+
+from shifter_imagegw.api.answers import register_answers
+from shifter_imagegw.api.health import health_blueprint
+from shifter_imagegw.api.images import images_blueprint
+from shifter_imagegw.api.metrics import metrics_blueprint
+from shifter_imagegw.api.paths import ExactPath, TagConverter
+from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
+from shifter_imagegw.config import Configuration
+from shifter_imagegw.errors import ConfigurationError
+from shifter_imagegw.fetch import LayerEngine
+from shifter_imagegw.groups import Accounts
+from shifter_imagegw.manager import ImageManager
+from shifter_imagegw.pipeline import Pipeline
+from shifter_imagegw.platforms.local import LocalPlatform
+from shifter_imagegw.store import open_store
+from shifter_imagegw.wakeup import Bell
+from shifter_imagegw.worker import Worker
+
+_MAX_BODY_BYTES = 256 * 1024
+"""A thousand ids in each of two lists need a tenth of it."""
+
+
+def create_app(configuration: Configuration) -> Flask:
+    """The API. Opens no connection yet, so it can be made before a server forks; ConfigurationError."""
+    store = open_store(configuration.store_uri, configuration.database)
+    accounts = Accounts()
+    manager = ImageManager(
+        configuration,
+        store,
+        MungeSealer(configuration),
+        accounts.groups_of,
+        on_queued=Bell(configuration.expand_directory).ring,
+    )
+    authenticator = _authenticator(configuration, accounts)
+    app = Flask("shifter_imagegw", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY_BYTES
+    app.url_map.converters["tag"] = TagConverter
+    app.url_map.merge_slashes = False
+    register_answers(app)
+    app.register_blueprint(images_blueprint(manager, authenticator))
+    app.register_blueprint(metrics_blueprint(manager, authenticator))
+    app.register_blueprint(health_blueprint(store))
+    app.wsgi_app = ExactPath(app.wsgi_app)  # type: ignore[method-assign]
+    return app
+
+
+def create_worker(configuration: Configuration, engine: LayerEngine | None = None) -> Worker:
+    """A conversion worker; ``engine`` None is the real one. ConfigurationError when its directories cannot be made."""
+    for directory in (configuration.cache_directory, configuration.expand_directory):
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{directory}: {error.strerror}; create it, owned by the gateway's account (uid {os.geteuid()})"
+            ) from error
+    store = open_store(configuration.store_uri, configuration.database)
+    engine = engine or _SquashfsEngine(configuration.cache_directory)
+    platforms = {
+        name: LocalPlatform(name, platform.image_directory)
+        for name, platform in configuration.platforms.items()
+        if platform.ssh is None
+    }
+    sealer, groups_of = MungeSealer(configuration), Accounts().groups_of
+    return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of))
+
+
+class _SquashfsEngine:
+    """The rooms ``layers`` and ``squashfs`` as the pipeline sees them."""
+
+    def __init__(self, directory: Path) -> None:
+        # The API needs no libsquashfs.
+        from shifter_imagegw.layers.cache import LayerCache  # type: ignore[import-not-found]  # noqa: PLC0415
+        from shifter_imagegw.layers.merge import merge_archives  # type: ignore[import-not-found]  # noqa: PLC0415
+        from shifter_imagegw.layers.recipe import Limits, Recipe  # type: ignore[import-not-found]  # noqa: PLC0415
+
+        cache = LayerCache(directory, Recipe(), Limits())
+        self.archive = cache.archive
+        self.sweep = cache.sweep
+        self.merge = merge_archives
+
+
+def _authenticator(configuration: Configuration, accounts: Accounts) -> Authenticator:
+    if configuration.authentication == "mock":
+        return MockAuthenticator(configuration)
+    return MungeAuthenticator(configuration, accounts)
