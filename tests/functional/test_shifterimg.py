@@ -259,7 +259,7 @@ def test_unknown_names_are_refused_before_any_request(node: LoginNode) -> None:
     assert gateway.calls == []
 
 
-@pytest.mark.parametrize("name", ["", "a b", "docker:", "id:0123", "local:/tmp", "x;y", "ä", "x\n"])
+@pytest.mark.parametrize("name", ["", "a b", "docker:", "id:0123", "local:/tmp", "x;y", "ä", "x\n", "\udcff"])
 def test_impossible_images_are_wrong_usage(node: LoginNode, name: str) -> None:
     with scripted_gateway(node.munge, lookup=image(), pull=image()) as gateway:
         node.configure(gateway.url)
@@ -280,6 +280,14 @@ def test_no_munged(node: LoginNode, tmp_path: Path) -> None:
     assert "munged" in done.stderr
     assert "Traceback" not in done.stderr
     assert gateway.calls == []
+
+
+@pytest.mark.parametrize("words", [["\udcff"], ["--\udcff"], ["pull", "-u", "\udcff", "x"], ["login", "\udcff"]])
+def test_bytes_that_are_no_text(node: LoginNode, words: list[str]) -> None:
+    node.configure("http://127.0.0.1:9")
+    done = node.run(*words, start_new_session=True)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("missing", ["system", "imageGateway"])

@@ -143,7 +143,7 @@ def test_base_urls(url: str, expected: Endpoint) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "ftp://gw", "http://", "http://u:p@gw", "http://gw:x", "http://gw:99999", "http://gw?x", "http://gw\r\nX: y"],
+    ["", "ftp://gw", "http://", "http://u:p@gw", "http://gw:x", "http://gw:99999", "http://gw?x", "http://gw\r\nX: y", "http://g\xe9"],
 )
 def test_what_is_no_base_url(url: str) -> None:
     with pytest.raises(ExchangeFailed, match="not a URL"):

@@ -183,6 +183,7 @@ def test_only_own_credentials_for_this_system_are_used(home: Path, munge: Munged
         f"sys:mine={munge.credential('me:pw')}",
         f"sys:theirs={munge.credential('eve:pw', uid=NOBODY)}",
         "sys:garbage=MUNGE:AAAA:",
+        f"sys:latin1={munge.credential(b'me:p' + bytes([0xE9]))}",
         f"other:mine={munge.credential('me:other')}",
         "#sys:comment=x",
         "nonsense",
@@ -191,7 +192,7 @@ def test_only_own_credentials_for_this_system_are_used(home: Path, munge: Munged
     put(home, "\n".join(lines))
     for _again in range(2):  # the second time munged calls the credential replayed, which is no objection
         assert logins.load(str(home), "sys", Munge(str(munge.socket)), warnings.append) == {"mine": "me:pw"}
-    for name, text in zip(("theirs", "garbage"), warnings):
+    for name, text in zip(("theirs", "garbage", "latin1"), warnings):
         assert text.startswith(f"the stored login for {name} is not used: ")
 
 
@@ -231,7 +232,9 @@ def test_keys_that_the_file_cannot_hold(system: str, location: str) -> None:
         logins.check_key(system, location)
 
 
-@pytest.mark.parametrize(("user", "password"), [("", "x"), ("a:b", "x"), ("a\x1b", "x"), ("a", ""), ("a", "x\0")])
+@pytest.mark.parametrize(
+    ("user", "password"), [("", "x"), ("a:b", "x"), ("a\x1b", "x"), ("a", ""), ("a", "x\0"), ("a", "x\udcff")]
+)
 def test_logins_that_the_gateway_cannot_tell_apart(user: str, password: str) -> None:
     with pytest.raises(LoginsUnusable):
         logins.check_login(user, password)

@@ -49,7 +49,7 @@ class NoGateway(ClientError):
 
 
 class RequestRefused(ClientError):
-    """A final answer. ``status`` is the HTTP status: 400, 403 or 404."""
+    """A final answer. ``status`` is the HTTP status: 400, 403, 404 or 501."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status

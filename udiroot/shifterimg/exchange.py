@@ -49,7 +49,8 @@ def parse_base(url: str) -> Endpoint:
         port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError as error:
         raise ExchangeFailed(f"not a URL: {error}; correct imageGateway in udiRoot.conf") from None
-    if not port or not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+    unexpected = parts.username is not None or parts.query or parts.fragment
+    if unexpected or not url.isascii() or not port or not parts.hostname:
         raise ExchangeFailed("not a URL of the form http(s)://host:port; correct imageGateway in udiRoot.conf")
     return Endpoint(parts.scheme, parts.hostname, port, parts.netloc, parts.path.rstrip("/"))
 
@@ -66,7 +67,7 @@ def exchange(
             _limit(connection, deadline)
             connection.sendall(_request(base, method, path, headers, body))
             return _read_answer(_Stream(connection, deadline))
-    except TimeoutError:
+    except (TimeoutError, socket.timeout):  # one and the same from Python 3.10 on
         raise ExchangeFailed(f"no complete answer within {time.monotonic() - start:.0f} seconds") from None
     except OSError as error:
         raise ExchangeFailed(f"connection failed: {error.strerror or error}") from None

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from udiroot.shifterimg.munge import Munge
     from udiroot.shifterimg.settings import ImageName, Settings
 
-_FINAL = {400: "the gateway does not understand the request", 403: "not permitted", 404: "not found"}
+_FINAL = {
+    400: "the gateway does not understand the request",
+    403: "not permitted",
+    404: "not found",
+    501: "not supported by this gateway",
+}
 _TROUBLE = {
     401: "it does not accept this node's munge credential; compare clock and munge key",
     503: "it cannot work at the moment",
@@ -85,7 +90,7 @@ class Gateways:
 
     def _path(self, request: Request) -> str:
         parts = ["api", request.verb, self._system, *(request.image or ())]
-        return "".join(f"/{quote(part, safe='')}" for part in parts) + "/"
+        return "".join(f"/{quote(part, safe='', errors='surrogateescape')}" for part in parts) + "/"
 
 
 def _parse(body: str) -> dict[str, Any] | None:

@@ -52,6 +52,8 @@ def check_login(user: str, password: str) -> None:
         raise LoginsUnusable(f"username {user!r}: it cannot be empty or hold `:` or control characters")
     if not password or "\0" in password:
         raise LoginsUnusable("the password cannot be empty")
+    if password != password.encode("utf-8", "replace").decode("utf-8"):
+        raise LoginsUnusable("the password is not UTF-8; set the terminal to UTF-8")
 
 
 def store(home: str, key: str, credential: str, warn: Callable[[str], None]) -> None:
@@ -98,7 +100,10 @@ def _open(munge: Munge, credential: str) -> str:
     decoded = munge.decode(credential)
     if decoded.uid != os.getuid():
         raise CredentialFailed(f"uid {decoded.uid} made it")
-    return decoded.payload.decode("utf-8", "surrogateescape")
+    try:
+        return decoded.payload.decode("utf-8")
+    except UnicodeDecodeError:
+        raise CredentialFailed("it is not UTF-8") from None
 
 
 @contextmanager

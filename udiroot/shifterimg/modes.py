@@ -143,8 +143,8 @@ def _login(client: Client, words: tuple[str, ...]) -> int:
     logins.check_key(system, location)
     user, password = ask_login(location)
     logins.check_login(user, password)
-    text = f"{user}:{password}".encode("utf-8", "surrogateescape")
-    logins.store(home, f"{system}:{location}", client.munge.encode(text), output.tell)
+    credential = client.munge.encode(f"{user}:{password}".encode())
+    logins.store(home, f"{system}:{location}", credential, output.tell)
     return 0
 
 

@@ -91,4 +91,4 @@ class Munge:
     def _reason(self, context: ctypes.c_void_p, code: Any) -> str:
         text = self._library.munge_ctx_strerror(context) or b"unknown error"
         reason = f"{text.decode(errors='replace')} (munge error {code})"
-        return f"{reason}; is munged running on this node?" if code == _SOCKET else reason
+        return f"{reason}; see that munged runs on this node" if code == _SOCKET else reason
