@@ -26,6 +26,7 @@ EXTENSIONS = [
     Extension(
         "udiroot._core",
         sources=sources(*(f"udiroot/src/{name}.c" for name in PARSERS)),
+        depends=sources("udiroot/src/*.h"),
         extra_compile_args=FLAGS,
     ),
     Extension(

@@ -272,6 +272,8 @@ def test_w15_empty_values_and_backslashes() -> None:
     assert found["workdir"] == "/a\\"
     assert found["user_acl"] == [7]
     assert found["env"] == ["A=", "B=x\\", "C=\\", "D=1 2"]
+    for end in ("", "\n", "\n\n"):
+        assert meta(f"ENV: A=1\\{end}")["env"] == ["A=1\\"]
 
 
 def test_what_sets_no_variable_is_ignored() -> None:

@@ -43,7 +43,9 @@ PyObject *core_list(const struct strings *strings)
 
 int core_set(PyObject *dict, const char *key, PyObject *value)
 {
-    int result = value == NULL ? -1 : PyDict_SetItemString(dict, key, value);
+    PyObject *name = value == NULL ? NULL : core_text(key);
+    int result = name == NULL ? -1 : PyDict_SetItem(dict, name, value);
+    Py_XDECREF(name);
     Py_XDECREF(value);
     return result;
 }
