@@ -203,7 +203,8 @@ def test_a_directory_that_holds_itself_or_another_twice_is_refused() -> None:
 def test_listings_that_overlap_are_refused_before_they_fill_the_memory() -> None:
     shared = _listing(*((b"%03d" % number + b"n" * 200, 32 * 9, 10) for number in range(28)))
     root = _listing(*((b"%d" % number, 32 * number, number + 1) for number in range(1, 9)))
-    inodes = _directory(1, len(root), len(shared)) + b"".join(_directory(number, len(shared)) for number in range(2, 10))
+    inodes = _directory(1, len(root), len(shared))
+    inodes += b"".join(_directory(number, len(shared)) for number in range(2, 10))
     inodes += struct.pack("<HHHHII", 6, 0o644, 0, 0, 0, 10) + struct.pack("<I", 1)  # a FIFO with many names
     assert "more than their table holds" in survive(_image(inodes, shared + root, 0, 10))
 
