@@ -137,12 +137,19 @@ class LayerCache:
         return sorted(self._directory.glob(pattern))
 
     def _make_directory(self) -> None:
+        """Who can write here decides what images hold: checksums find damage, not intent."""
         try:
-            if not self._directory.is_dir():
-                self._directory.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-                self._directory.chmod(_DIRECTORY_MODE)
+            missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
+            for path in reversed(missing):
+                path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+            status = self._directory.stat()
         except OSError as error:
             raise _disk_error(self._directory, error) from error
+        if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+            raise ConversionError(
+                f"layer cache: {self._directory}: others than its owner can write it; chmod 700 it and give it to the "
+                "gateway's account"
+            )
 
     def _open(self, path: Path, key: str, verify: bool) -> LayerArchive | None:
         """None when there is none that is fit for use."""

@@ -10,22 +10,28 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* Makes room for `needed` items of `item_size` bytes in the array at `items`. False without memory; nothing is lost. */
-static inline bool array_reserve(void *items, size_t *capacity, size_t needed, size_t item_size)
+/* A copy of the array with room for at least `needed` items of `item_size` bytes; NULL without memory, then the old one
+ * stays as it is. */
+static inline void *array_grow(void *items, size_t *capacity, size_t needed, size_t item_size)
 {
-    if (needed <= *capacity)
-        return true;
     size_t wanted = *capacity < 64 ? 64 : *capacity + *capacity / 2, bytes;
     if (wanted < needed)
         wanted = needed;
     if (__builtin_mul_overflow(wanted, item_size, &bytes))
-        return false;
-    void *grown = realloc(*(void **)items, bytes);
-    if (grown == NULL)
-        return false;
-    *(void **)items = grown;
-    *capacity = wanted;
-    return true;
+        return NULL;
+    void *grown = realloc(items, bytes);
+    if (grown != NULL)
+        *capacity = wanted;
+    return grown;
 }
+
+/* Makes room for `needed` items in the array; false without memory, and nothing is lost. */
+#define ARRAY_RESERVE(items, capacity, needed)                                                                         \
+    ((needed) <= (capacity) || ({                                                                                      \
+         void *grown_ = array_grow((items), &(capacity), (needed), sizeof *(items));                                   \
+         if (grown_ != NULL)                                                                                           \
+             (items) = grown_;                                                                                         \
+         grown_ != NULL;                                                                                               \
+     }))
 
 #endif

@@ -165,7 +165,7 @@ static int apply_file(struct entries *entries, struct archive *archive, struct a
     if (tree_add_inode(entries->tree, S_IFREG, &inode, failure) < 0 ||
         copy_attributes(entries, entry, inode, failure) < 0 ||
         blocks_begin(entries->blocks, inode, (uint64_t)size, failure) < 0 ||
-        copy_data(entries, archive, failure) < 0)
+        copy_data(entries, archive, failure) < 0 || blocks_end(entries->blocks, inode, failure) < 0)
         return -1;
     return place(entries, inode, failure);
 }
@@ -240,10 +240,7 @@ static int apply_fifo(struct entries *entries, struct archive_entry *entry, stru
 static int apply_object(struct entries *entries, struct archive *archive, struct archive_entry *entry,
                         struct failure *failure)
 {
-    mode_t type = archive_entry_filetype(entry);
-    if (entries->walk.name_size == 0 && type != AE_IFDIR)
-        return fail_layer(failure, "the root directory cannot be anything else");
-    switch (type) {
+    switch (archive_entry_filetype(entry)) {
     case AE_IFDIR: return apply_directory(entries, entry, failure);
     case AE_IFREG: return apply_file(entries, archive, entry, failure);
     case AE_IFLNK: return apply_symlink(entries, entry, failure);
@@ -267,6 +264,8 @@ int entries_apply(struct entries *entries, struct archive *archive, struct archi
     if (!opaque && walk_any_starts(walk, aufs_prefix))
         return 0;
     const char *target = archive_entry_hardlink(entry);
+    if (walk->name_size == 0 && (target != NULL || archive_entry_filetype(entry) != AE_IFDIR))
+        return fail_layer(failure, "the root directory cannot be anything else");
     if (target != NULL && !walk_last_starts(walk, whiteout_prefix))
         return apply_hardlink(entries, path, target, failure);
     if (walk_to_parent(walk, WALK_CREATE, failure) < 0)

@@ -57,9 +57,14 @@ static void fill_base(const struct inode *inode, sqfs_u16 type, sqfs_inode_gener
 /* An empty inode with room for `extra` bytes behind it. */
 static sqfs_inode_generic_t *take_scratch(struct tables *tables, size_t extra)
 {
-    if (!array_reserve(&tables->scratch, &tables->scratch_room, sizeof *tables->scratch + extra, 1)) {
-        (void)fail_memory(tables->failure);
-        return NULL;
+    size_t needed = sizeof *tables->scratch + extra;
+    if (needed > tables->scratch_room) {
+        void *grown = array_grow(tables->scratch, &tables->scratch_room, needed, 1);
+        if (grown == NULL) {
+            (void)fail_memory(tables->failure);
+            return NULL;
+        }
+        tables->scratch = grown;
     }
     memset(tables->scratch, 0, sizeof *tables->scratch);
     return tables->scratch;

@@ -41,7 +41,7 @@ int tree_add_text(struct tree *tree, const char *text, size_t size, uint32_t *of
     if (needed > tree->limits->max_text || needed > UINT32_MAX)
         return fail_limit(failure, "more than %llu bytes of names, link targets and attributes",
                           (unsigned long long)tree->limits->max_text);
-    if (!array_reserve(&tree->texts, &tree->text_capacity, needed, 1))
+    if (!ARRAY_RESERVE(tree->texts, tree->text_capacity, needed))
         return fail_memory(failure);
     memcpy(tree->texts + tree->text_size, text, size);
     *offset = (uint32_t)tree->text_size;
@@ -98,7 +98,7 @@ int tree_add_node(struct tree *tree, uint32_t directory, const char *name, size_
 {
     if (tree->node_count >= tree->limits->max_entries)
         return fail_limit(failure, "more than %llu entries", (unsigned long long)tree->limits->max_entries);
-    if (!array_reserve(&tree->nodes, &tree->node_capacity, tree->node_count + 1, sizeof *tree->nodes))
+    if (!ARRAY_RESERVE(tree->nodes, tree->node_capacity, tree->node_count + 1))
         return fail_memory(failure);
     if (tree->node_count >= tree->table_size / 4 * 3 && !grow_table(tree))
         return fail_memory(failure);
@@ -124,7 +124,7 @@ int tree_add_inode(struct tree *tree, uint16_t mode, uint32_t *inode, struct fai
      * replaced. */
     if (tree->inode_count >= TREE_NONE || tree->inode_count >= 2 * tree->limits->max_entries + 1)
         return fail_limit(failure, "more than %llu entries", (unsigned long long)tree->limits->max_entries);
-    if (!array_reserve(&tree->inodes, &tree->inode_capacity, tree->inode_count + 1, sizeof *tree->inodes))
+    if (!ARRAY_RESERVE(tree->inodes, tree->inode_capacity, tree->inode_count + 1))
         return fail_memory(failure);
     *inode = (uint32_t)tree->inode_count++;
     struct inode *made = &tree->inodes[*inode];
@@ -155,7 +155,7 @@ static int sort_children(struct numbering *run, uint32_t directory, size_t *coun
     struct tree *tree = run->tree;
     *count = 0;
     for (uint32_t node = tree->inodes[directory].directory.first; node != TREE_NONE; node = tree->nodes[node].next) {
-        if (!array_reserve(&run->sorted, &run->sorted_capacity, *count + 1, sizeof *run->sorted))
+        if (!ARRAY_RESERVE(run->sorted, run->sorted_capacity, *count + 1))
             return fail_memory(run->failure);
         run->sorted[(*count)++] = node;
     }
@@ -194,6 +194,8 @@ static int number_children(struct numbering *run, uint32_t directory)
 
 int tree_number(struct tree *tree, uint32_t *count, struct failure *failure)
 {
+    free(tree->table); /* nothing is looked up any more */
+    tree->table = NULL;
     struct numbering run = {.tree = tree, .count = 1, .failure = failure};
     tree->inodes[0].number = 1;
     tree->inodes[0].links = 0;

@@ -38,7 +38,7 @@ static int append(struct xattrs *xattrs, const void *data, size_t size, struct f
     if (xattrs->building.size + size > xattrs->limits->max_xattrs)
         return fail_limit(failure, "more than %u bytes of extended attributes on one entry",
                           xattrs->limits->max_xattrs);
-    if (!array_reserve(&xattrs->bytes, &xattrs->capacity, needed, 1))
+    if (!ARRAY_RESERVE(xattrs->bytes, xattrs->capacity, needed))
         return fail_memory(failure);
     memcpy(xattrs->bytes + xattrs->size, data, size);
     xattrs->size = needed;
@@ -51,7 +51,7 @@ int xattrs_copy(struct xattrs *xattrs, uint32_t set, struct failure *failure)
     if (set == TREE_NONE)
         return 0;
     struct xattr_set source = xattrs->sets[set];
-    if (!array_reserve(&xattrs->bytes, &xattrs->capacity, xattrs->size + source.size, 1))
+    if (!ARRAY_RESERVE(xattrs->bytes, xattrs->capacity, xattrs->size + source.size))
         return fail_memory(failure);
     xattrs->building.count += source.count;
     return append(xattrs, xattrs->bytes + source.offset, source.size, failure);
@@ -115,7 +115,7 @@ int xattrs_end(struct xattrs *xattrs, uint32_t *set, struct failure *failure)
         *set = xattrs->table[slot] - 1;
         return 0;
     }
-    if (!array_reserve(&xattrs->sets, &xattrs->set_capacity, xattrs->count + 1, sizeof *xattrs->sets))
+    if (!ARRAY_RESERVE(xattrs->sets, xattrs->set_capacity, xattrs->count + 1))
         return fail_memory(failure);
     *set = (uint32_t)xattrs->count++;
     xattrs->sets[*set] = xattrs->building;
