@@ -28,6 +28,7 @@ EXTENSIONS = [
     Extension(
         "shifter_imagegw.squashfs._writer",
         sources=sources("shifter_imagegw/squashfs/writer/*.c"),
+        depends=sources("shifter_imagegw/squashfs/writer/*.h"),
         libraries=["squashfs", "archive", "isal", "zstd", "crypto"],
         extra_compile_args=[*FLAGS, "-O2"],
     ),

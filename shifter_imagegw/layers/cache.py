@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Layer archives on disk, shared by all pulls and all workers that have the directory.
+
+::
+
+    <diff_id>-<recipe>.layer            an archive; complete, as it got its name by rename
+    .<diff_id>-<recipe>.<random>.part   one in the making; whoever makes it holds an flock on it
+    .<diff_id>-<recipe>.lock            whoever makes that archive holds an flock on it
+
+Locks vanish with their holders, so debris is what nobody holds a lock on. Nothing is synced to disk: an archive that a
+power cut tore is found out by its checksum, at its first use in a process, and made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Callable, NamedTuple
+
+from shifter_imagegw.errors import ConversionError
+from shifter_imagegw.layers.archive import archive_key, write_archive
+from shifter_imagegw.layers.recipe import Limits, Recipe
+from shifter_imagegw.layers.trailer import TrailerError, check_trailer, verify_archive
+from shifter_imagegw.registry.digest import checked_digest
+from shifter_imagegw.registry.manifest import Descriptor
+
+_DIRECTORY_MODE = 0o700
+_FILE_MODE = 0o600
+_LOCK_POLL_SECONDS = 0.05
+
+_log = logging.getLogger(__name__)
+
+Fetch = Callable[[], AbstractContextManager[Iterator[bytes]]]
+
+
+class Usage(NamedTuple):
+    """What the archives take; ``bytes`` as allocated on disk."""
+
+    archives: int
+    bytes: int
+
+
+class LayerArchive:
+    """An archive, open for reading: it stays readable whatever becomes of its name. Close it."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        self.fd = fd
+        self.path = path
+
+    def close(self) -> None:
+        """Close the descriptor; more than once does no harm."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> LayerArchive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class LayerCache:
+    """The archives of one recipe below one directory, which is made when absent. Used by any number of threads.
+
+    Errors of the disk are ConversionError and name the file.
+    """
+
+    def __init__(self, directory: Path, recipe: Recipe, limits: Limits) -> None:
+        self._directory = directory
+        self._recipe = recipe
+        self._limits = limits
+        self._verified: set[tuple[int, ...]] = set()
+
+    def archive(
+        self,
+        descriptor: Descriptor,
+        diff_id: str,
+        fetch: Fetch,
+        progress: Callable[[int], None],
+        *,
+        verify: bool = False,
+    ) -> LayerArchive:
+        """The archive of a layer, from the disk or made from what ``fetch`` opens: its compressed, verified bytes.
+
+        ``progress`` gets ``descriptor.size`` in all, at once where nothing is fetched, zeros while another pull makes
+        the archive; it may raise to cancel. ``verify`` hashes an archive that this process has hashed already.
+        LayerError, LimitExceeded: see :func:`~shifter_imagegw.layers.archive.build_archive`.
+        """
+        checked_digest(diff_id, "diff_id")
+        path = self._directory / f"{diff_id.partition(':')[2]}-{self._recipe.fingerprint()}.layer"
+        key = archive_key(diff_id, self._recipe)
+        self._make_directory()
+        found = self._open(path, key, verify)
+        if found is None:
+            with self._lock(path, progress):
+                found = self._open(path, key, verify)
+                if found is None:
+                    return self._make(path, descriptor, diff_id, fetch, progress)
+        try:
+            progress(descriptor.size)
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def usage(self) -> Usage:
+        """How much there is, of all recipes."""
+        sizes = []
+        for path in self._files("*.layer"):
+            with suppress(FileNotFoundError):
+                sizes.append(path.stat().st_blocks * 512)
+        return Usage(len(sizes), sum(sizes))
+
+    def sweep(self) -> list[Path]:
+        """Remove what workers left that were killed; returns it."""
+        removed = []
+        for pattern in (".*.part", ".*.lock"):
+            for path in self._files(pattern):
+                with suppress(ConversionError, FileNotFoundError), _locked(path, os.O_RDWR) as fd:
+                    if fd is not None:
+                        path.unlink()
+                        removed.append(path)
+        return removed
+
+    def _files(self, pattern: str) -> list[Path]:
+        return sorted(self._directory.glob(pattern))
+
+    def _make_directory(self) -> None:
+        """Who can write here decides what images hold: checksums find damage, not intent."""
+        try:
+            missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
+            for path in reversed(missing):
+                path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+            status = self._directory.stat()
+        except OSError as error:
+            raise _disk_error(self._directory, error) from error
+        if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+            raise ConversionError(
+                f"layer cache: {self._directory}: others than its owner can write it; chmod 700 it and give it to the "
+                "gateway's account"
+            )
+
+    def _open(self, path: Path, key: str, verify: bool) -> LayerArchive | None:
+        """None when there is none that is fit for use."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                _log.warning("layer archive %s: it is a symbolic link; it will be replaced", path)
+                return None
+            raise _disk_error(path, error) from error
+        archive = LayerArchive(fd, path)
+        try:
+            check_trailer(fd, key)
+            if verify or _identity(fd) not in self._verified:
+                verify_archive(fd, key)
+                self._verified.add(_identity(fd))
+        except TrailerError as error:
+            archive.close()
+            _log.warning("layer archive %s: %s; it will be made again", path, error)
+            return None
+        except OSError as error:
+            archive.close()
+            raise _disk_error(path, error) from error
+        return archive
+
+    def _make(
+        self, path: Path, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+    ) -> LayerArchive:
+        with self._part(path) as (part, fd):
+            with fetch() as chunks:
+                write_archive(
+                    fd, chunks, descriptor, diff_id, recipe=self._recipe, limits=self._limits, progress=progress
+                )
+            try:
+                archive = LayerArchive(os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+                try:
+                    part.rename(path)
+                except BaseException:
+                    archive.close()
+                    raise
+            except OSError as error:
+                raise _disk_error(path, error) from error
+        self._verified.add(_identity(archive.fd))
+        return archive
+
+    @contextmanager
+    def _part(self, path: Path) -> Iterator[tuple[Path, int]]:
+        """A new locked file; removed at the end unless it was renamed."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        while True:
+            part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
+            with _locked(part, flags) as fd:
+                if fd is None:  # a sweep came between making and locking it
+                    continue
+                try:
+                    os.fchmod(fd, _FILE_MODE)
+                    yield part, fd
+                finally:
+                    part.unlink(missing_ok=True)
+                return
+
+    @contextmanager
+    def _lock(self, path: Path, progress: Callable[[int], None]) -> Iterator[None]:
+        """Only one process and thread is in here for one archive."""
+        lock = path.with_name(f".{path.stem}.lock")
+        while True:
+            with _locked(lock, os.O_RDWR | os.O_CREAT) as fd:
+                if fd is not None:
+                    try:
+                        yield
+                    finally:
+                        lock.unlink(missing_ok=True)
+                    return
+            progress(0)
+            time.sleep(_LOCK_POLL_SECONDS)
+
+
+@contextmanager
+def _locked(path: Path, flags: int) -> Iterator[int | None]:
+    """The file, opened and locked; None when somebody else has the lock, or the name belongs to another file by now."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    try:
+        yield fd if _lock_file(fd, path) else None
+    finally:
+        os.close(fd)
+
+
+def _lock_file(fd: int, path: Path) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(path.lstat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise _disk_error(path, error) from error
+
+
+def _disk_error(path: Path, error: OSError) -> ConversionError:
+    return ConversionError(
+        f"layer cache: {path}: {error.strerror or error}; check the space and the permissions of the cache directory"
+    )
+
+
+def _identity(fd: int) -> tuple[int, ...]:
+    """Changes when the file is replaced or written to."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What stands behind the file system in a layer archive, so that a damaged or foreign file is found out.
+
+The superblock says where the file system ends (squashfs format 4.0, ``bytes_used``); what follows is nobody's but ours.
+The file is zeros from there to the trailer, which is its last 96 bytes, and a multiple of 4096 bytes long, so that a
+loop device shows all of it:
+
+====== ====== =======================================================================================================
+offset length
+====== ====== =======================================================================================================
+0      16     ``shifter layer 1\\n``
+16     8      ``bytes_used``, little endian
+24     8      zeros
+32     32     SHA-256 of the key: which layer, by which recipe
+64     32     SHA-256 of the file system behind its superblock (96 bytes), then of the superblock, then of the key
+====== ====== =======================================================================================================
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+
+_MAGIC = b"shifter layer 1\n"
+_SIZE = 96
+_PAGE = 4096
+_SUPERBLOCK = 96
+_CHUNK = 1 << 20
+
+
+class TrailerError(Exception):
+    """The file is not the archive it should be; the text says what is wrong with it."""
+
+
+def write_trailer(fd: int, bytes_used: int, checksum: bytes, key: str) -> None:
+    """Finish the archive of ``bytes_used`` bytes; ``checksum`` is that of ``_writer.Summary``. OSError: disk full."""
+    end = -(-(bytes_used + _SIZE) // _PAGE) * _PAGE
+    trailer = b"".join((_MAGIC, bytes_used.to_bytes(8, "little"), bytes(8), _key_digest(key), _seal(checksum, key)))
+    os.ftruncate(fd, end)
+    if os.pwrite(fd, trailer, end - _SIZE) != _SIZE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def check_trailer(fd: int, key: str) -> None:
+    """The quick look: sizes, magic numbers, key. TrailerError when it is not the archive of ``key``."""
+    _read_trailer(fd, key)
+
+
+def verify_archive(fd: int, key: str) -> None:
+    """Hash the whole file. TrailerError when it is damaged."""
+    bytes_used, sealed = _read_trailer(fd, key)
+    sha256 = hashlib.sha256()
+    offset = _SUPERBLOCK
+    while offset < bytes_used:
+        chunk = os.pread(fd, min(_CHUNK, bytes_used - offset), offset)
+        if not chunk:
+            raise TrailerError("the file became shorter while it was read")
+        sha256.update(chunk)
+        offset += len(chunk)
+    sha256.update(os.pread(fd, _SUPERBLOCK, 0))
+    if _seal(sha256.digest(), key) != sealed:
+        raise TrailerError("its content is damaged")
+
+
+def _read_trailer(fd: int, key: str) -> tuple[int, bytes]:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size < _PAGE or status.st_size % _PAGE != 0:
+        raise TrailerError("its size is not that of an archive")
+    trailer = os.pread(fd, _SIZE, status.st_size - _SIZE)
+    superblock = os.pread(fd, _SUPERBLOCK, 0)
+    bytes_used = int.from_bytes(superblock[40:48], "little")
+    if trailer[:16] != _MAGIC or superblock[:4] != b"hsqs":
+        raise TrailerError("it is no layer archive")
+    if trailer[16:24] != superblock[40:48] or -(-(bytes_used + _SIZE) // _PAGE) * _PAGE != status.st_size:
+        raise TrailerError("it is cut off or longer than it should be")
+    if trailer[32:64] != _key_digest(key):
+        raise TrailerError("it is the archive of another layer or recipe")
+    return bytes_used, trailer[64:]
+
+
+def _key_digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _seal(checksum: bytes, key: str) -> bytes:
+    return hashlib.sha256(checksum + key.encode()).digest()

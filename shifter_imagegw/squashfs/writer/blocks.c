@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "blocks.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <sqfs/block.h>
+#include <sqfs/error.h>
+
+#include "array.h"
+
+enum { NO_FRAGMENT = -1, UNCOMPRESSED = 1 << 24, BACKLOG_PER_THREAD = 8, MAX_BACKLOG = 8192, ZEROS = 128 * 1024 };
+
+static const sqfs_u32 data_flags = SQFS_BLK_DONT_FRAGMENT | SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH;
+static const sqfs_u32 tail_flags = SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH | SQFS_BLK_IGNORE_SPARSE;
+/* Owner of fragment blocks; that of a data block is its inode + 1. */
+static const uintptr_t tails_owner = UINTPTR_MAX;
+
+/* Called by the block processor, in the thread that submits, once per block and in the order of submission. */
+static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, sqfs_u32 checksum, sqfs_u32 flags,
+                       const sqfs_u8 *data, sqfs_u64 *location)
+{
+    (void)checksum;
+    struct blocks *blocks = ((struct block_sink *)writer)->blocks;
+    sqfs_file_t *file = output_file(blocks->output);
+    uintptr_t owner = (uintptr_t)user;
+    *location = file->get_size(file);
+    if (size == 0 || blocks->discard) /* libsquashfs marks the end of a file by an empty block */
+        return 0;
+    bool hole = (flags & SQFS_BLK_IS_SPARSE) != 0;
+    sqfs_u32 stored = hole ? 0 : size | (flags & SQFS_BLK_IS_COMPRESSED ? 0 : UNCOMPRESSED);
+    if (!hole) {
+        int result = file->write_at(file, *location, data, size);
+        if (result != 0)
+            return result;
+    }
+    if (owner == tails_owner) {
+        sqfs_u32 index;
+        return sqfs_frag_table_append(blocks->fragments, *location, stored, &index);
+    }
+    if (!ARRAY_RESERVE(blocks->sizes, blocks->size_capacity, blocks->size_count + 1))
+        return SQFS_ERROR_ALLOC;
+    blocks->sizes[blocks->size_count++] = stored;
+    if (blocks->placed != owner) {
+        blocks->tree->inodes[owner - 1].where = *location;
+        blocks->placed = owner;
+    }
+    return 0;
+}
+
+static sqfs_u64 count_blocks(const sqfs_block_writer_t *writer)
+{
+    return ((const struct block_sink *)writer)->blocks->size_count;
+}
+
+static void destroy_sink(sqfs_object_t *object)
+{
+    (void)object;
+}
+
+static int create_compressor(struct blocks *blocks, const struct recipe *recipe, struct failure *failure)
+{
+    sqfs_compressor_config_t config;
+    int result = sqfs_compressor_config_init(&config, recipe->compressor, recipe->block_size, 0);
+    if (recipe->compressor != SQFS_COMP_LZ4) /* it has no levels */
+        config.level = recipe->level;
+    if (result == 0)
+        result = sqfs_compressor_create(&config, &blocks->compressor);
+    if (result != 0)
+        return fail_conversion(failure, 0, "libsquashfs does not take compressor %s with level %u (error %d)",
+                               sqfs_compressor_name_from_id(recipe->compressor), recipe->level, result);
+    return 0;
+}
+
+int blocks_init(struct blocks *blocks, struct tree *tree, struct output *output, const struct recipe *recipe,
+                struct failure *failure)
+{
+    *blocks = (struct blocks){.tree = tree, .output = output, .block_size = recipe->block_size};
+    blocks->sink = (struct block_sink){
+        .writer = {.base = {.destroy = destroy_sink}, .write_data_block = write_block, .get_block_count = count_blocks},
+        .blocks = blocks};
+    if (create_compressor(blocks, recipe, failure) < 0)
+        return -1;
+    blocks->fragments = sqfs_frag_table_create(0);
+    blocks->tails = malloc(recipe->block_size);
+    if (blocks->fragments == NULL || blocks->tails == NULL)
+        return fail_memory(failure);
+    const sqfs_block_processor_desc_t wanted = {.size = sizeof wanted,
+                                                .max_block_size = recipe->block_size,
+                                                .num_workers = recipe->threads,
+                                                .max_backlog = recipe->threads * BACKLOG_PER_THREAD,
+                                                .cmp = blocks->compressor,
+                                                .wr = &blocks->sink.writer};
+    int result = sqfs_block_processor_create_ex(&wanted, &blocks->processor);
+    return result == 0 ? 0 : output_fail(output, result, "data (no compression threads)", failure);
+}
+
+void blocks_destroy(struct blocks *blocks)
+{
+    /* The processor forgets to free what its threads still hold, so after a failure it has to get everything back. Each
+     * call ends at the first block that went wrong. */
+    blocks->discard = true;
+    for (unsigned try = 0; blocks->processor != NULL && try < MAX_BACKLOG; try++)
+        if (sqfs_block_processor_sync(blocks->processor) == 0)
+            break;
+    sqfs_destroy(blocks->processor);
+    sqfs_destroy(blocks->fragments);
+    sqfs_destroy(blocks->compressor);
+    free(blocks->tails);
+    free(blocks->sizes);
+}
+
+static int submit_tails(struct blocks *blocks, struct failure *failure)
+{
+    if (blocks->tails_used == 0)
+        return 0;
+    int result = sqfs_block_processor_submit_block(blocks->processor, (void *)tails_owner, tail_flags, blocks->tails,
+                                                   blocks->tails_used);
+    if (result != 0)
+        return output_fail(blocks->output, result, "file data", failure);
+    blocks->tails_used = 0;
+    blocks->fragment_count++;
+    return 0;
+}
+
+int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, struct failure *failure)
+{
+    blocks->tail = size % blocks->block_size;
+    blocks->body = size - blocks->tail;
+    struct inode *made = &blocks->tree->inodes[inode];
+    made->size = size;
+    made->file.blocks = (uint32_t)blocks->submitted;
+    made->file.fragment = made->file.offset = (uint32_t)NO_FRAGMENT;
+    blocks->submitted += blocks->body / blocks->block_size;
+    if (blocks->submitted > UINT32_MAX)
+        return fail_limit(failure, "more than %u data blocks", UINT32_MAX);
+    if (blocks->tail > 0) {
+        if (blocks->tail > blocks->block_size - blocks->tails_used && submit_tails(blocks, failure) < 0)
+            return -1;
+        made->file.fragment = blocks->fragment_count;
+        made->file.offset = blocks->tails_used;
+    }
+    if (blocks->body == 0)
+        return 0;
+    int result =
+        sqfs_block_processor_begin_file(blocks->processor, NULL, (void *)(uintptr_t)(inode + 1), data_flags);
+    return result == 0 ? 0 : output_fail(blocks->output, result, "file data", failure);
+}
+
+int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct failure *failure)
+{
+    if (size > blocks_missing(blocks))
+        return fail_layer(failure, "more data than its header says");
+    const uint8_t *bytes = data;
+    if (blocks->body > 0 && size > 0) {
+        size_t part = (size_t)(size < blocks->body ? size : blocks->body);
+        int result = sqfs_block_processor_append(blocks->processor, bytes, part);
+        blocks->body -= part;
+        if (result == 0 && blocks->body == 0)
+            result = sqfs_block_processor_end_file(blocks->processor);
+        if (result != 0)
+            return output_fail(blocks->output, result, "file data", failure);
+        bytes += part;
+        size -= part;
+    }
+    if (size > 0) {
+        memcpy(blocks->tails + blocks->tails_used, bytes, (size_t)size);
+        blocks->tails_used += (uint32_t)size;
+        blocks->tail -= size;
+    }
+    return 0;
+}
+
+int blocks_append_zeros(struct blocks *blocks, uint64_t size, struct failure *failure)
+{
+    static const uint8_t zeros[ZEROS];
+    for (; size > ZEROS; size -= ZEROS)
+        if (blocks_append(blocks, zeros, ZEROS, failure) < 0)
+            return -1;
+    return blocks_append(blocks, zeros, size, failure);
+}
+
+int blocks_finish(struct blocks *blocks, struct failure *failure)
+{
+    if (submit_tails(blocks, failure) < 0)
+        return -1;
+    int result = sqfs_block_processor_finish(blocks->processor);
+    if (result == 0 && blocks->size_count != blocks->submitted)
+        result = SQFS_ERROR_INTERNAL;
+    return result == 0 ? 0 : output_fail(blocks->output, result, "file data", failure);
+}
