@@ -78,9 +78,9 @@ class _SquashfsEngine:
 
     def __init__(self, directory: Path) -> None:
         # The API needs no libsquashfs.
-        from shifter_imagegw.layers.cache import LayerCache  # type: ignore[import-not-found]  # noqa: PLC0415
-        from shifter_imagegw.layers.merge import merge_archives  # type: ignore[import-not-found]  # noqa: PLC0415
-        from shifter_imagegw.layers.recipe import Limits, Recipe  # type: ignore[import-not-found]  # noqa: PLC0415
+        from shifter_imagegw.layers.cache import LayerCache  # noqa: PLC0415
+        from shifter_imagegw.layers.merge import merge_archives  # noqa: PLC0415
+        from shifter_imagegw.layers.recipe import Limits, Recipe  # noqa: PLC0415
 
         cache = LayerCache(directory, Recipe(), Limits())
         self.archive = cache.archive

@@ -63,7 +63,8 @@ def service(config: Path, *options: str) -> Iterator[GatewayServer]:
     environment = {"HOME": "/nonexistent", "PATH": "/usr/bin:/bin"}
     with gateway_server(config, "--workers", "1", *options, environment=environment, **ACCOUNT) as server:
         yield server
-        assert session_members(server.process.pid) == []
+        server.stop()
+        until(lambda: session_members(server.process.pid) == [], server)
 
 
 def until(condition: Callable[[], Any], server: GatewayServer | None = None) -> Any:
@@ -110,7 +111,7 @@ def test_a_small_sites_whole_service(config: Path, munge: Munged) -> None:
         assert (image.stat().st_uid, image.stat().st_mode & 0o777) == (SERVICE_UID, 0o600)
         looked_up = server.get("/api/lookup/cluster/docker/app:1", munge.credential(uid=3000))
         assert looked_up.json["id"] == answer["id"]
-        assert all(os.stat(f"/proc/{pid}").st_uid == SERVICE_UID for pid in session_members(server.process.pid))
+        assert all(Path(f"/proc/{pid}").stat().st_uid == SERVICE_UID for pid in session_members(server.process.pid))
         assert server.stop() == 0
         assert all(isinstance(record, dict) for record in server.log_records)
 

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from collections.abc import Callable, Sequence
+
+class ArchiveError(ValueError):
+    """args: (index of the archive, reason): it is no squashfs we read, or damaged."""
+
+class EntryError(ValueError):
+    """args: (index of the archive, path of the entry as raw bytes, reason)."""
+
+def merge(archives: Sequence[int], destination: int, check: Callable[[], object]) -> tuple[int, int, int, int]: ...
+def entries(
+    fd: int,
+) -> list[tuple[bytes, int, int, int, int, int, int, int, int, bytes | None, dict[bytes, bytes]]]: ...
+def examine(fd: int) -> tuple[str, int, int, int, int]: ...
