@@ -5,14 +5,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flask import Flask
-
-from shifter_imagegw.api.answers import register_answers
-from shifter_imagegw.api.health import health_blueprint
-from shifter_imagegw.api.images import images_blueprint
-from shifter_imagegw.api.metrics import metrics_blueprint
-from shifter_imagegw.api.paths import ExactPath, TagConverter
 from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
 from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
@@ -25,8 +19,8 @@ from shifter_imagegw.store import open_store
 from shifter_imagegw.wakeup import Bell
 from shifter_imagegw.worker import Worker
 
-_MAX_BODY_BYTES = 256 * 1024
-"""A thousand ids in each of two lists need a tenth of it."""
+if TYPE_CHECKING:
+    from flask import Flask
 
 
 def create_app(configuration: Configuration) -> Flask:
@@ -41,16 +35,9 @@ def create_app(configuration: Configuration) -> Flask:
         on_queued=Bell(configuration.expand_directory).ring,
     )
     authenticator = _authenticator(configuration, accounts)
-    app = Flask("shifter_imagegw", static_folder=None, template_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = _MAX_BODY_BYTES
-    app.url_map.converters["tag"] = TagConverter
-    app.url_map.merge_slashes = False
-    register_answers(app)
-    app.register_blueprint(images_blueprint(manager, authenticator))
-    app.register_blueprint(metrics_blueprint(manager, authenticator))
-    app.register_blueprint(health_blueprint(store))
-    app.wsgi_app = ExactPath(app.wsgi_app)  # type: ignore[method-assign]
-    return app
+    from shifter_imagegw.api.application import make_application  # noqa: PLC0415 - workers need no web framework
+
+    return make_application(manager, authenticator, store)
 
 
 def create_worker(configuration: Configuration, engine: LayerEngine | None = None) -> Worker:

@@ -15,17 +15,18 @@ from typing import Any
 
 from shifter_imagegw.app import create_worker
 from shifter_imagegw.config import load_configuration
+from shifter_imagegw.layers import merge
+from shifter_imagegw.layers.cache import LayerCache
 from shifter_imagegw.logs import configure_logging
 from shifter_imagegw.platforms.local import LocalPlatform
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.store import SqliteStore
-from tests.layerengine import PlainEngine
 
-STEPS: dict[str, type] = {
+STEPS: dict[str, Any] = {
     "claim": SqliteStore,
     "resolve": RegistryClient,
-    "archive": PlainEngine,
-    "merge": PlainEngine,
+    "archive": LayerCache,
+    "merge_archives": merge,
     "publish_image": LocalPlatform,
     "publish_metadata": LocalPlatform,
     "publish_tag": LocalPlatform,
@@ -46,7 +47,7 @@ def hold(moment: str, mark: Path) -> None:
             while True:
                 # The check of a merge or the progress of a layer is how a stopping worker gets out of a long step.
                 for argument in arguments:
-                    if callable(argument) and name == "merge":
+                    if callable(argument) and name == "merge_archives":
                         argument()
                     elif callable(argument) and getattr(argument, "__name__", "") == "_advance":
                         argument(0)
@@ -61,7 +62,7 @@ def main() -> None:
     configure_logging("debug")
     for moment in sys.argv[2:]:
         hold(moment, configuration.source.parent / f"held-{os.getpid()}")
-    create_worker(configuration, PlainEngine(configuration.cache_directory)).run()
+    create_worker(configuration).run()
     os._exit(0)
 
 

@@ -158,7 +158,7 @@ def test_a_lease_that_runs_out_is_taken_over(tmp_path: Path, munge: Munged, regi
     )
     site = Site(config)
     pull = site.pull("app:1")
-    with site.worker("before:merge") as first:
+    with site.worker("before:merge_archives") as first:
         site.await_held(first)
         first.kill()
     with site.worker():
@@ -175,15 +175,16 @@ def test_a_worker_that_lives_keeps_its_lease(tmp_path: Path, munge: Munged, regi
     )
     site = Site(config)
     pull = site.pull("app:1")
-    with site.worker("before:merge") as first, site.worker():
+    with site.worker("before:merge_archives") as first:
         site.await_held(first)
-        begun = site.record(pull)
-        site.until(lambda: (site.record(pull).last_heartbeat or 0) > (begun.last_heartbeat or 0) + 3)
-        assert site.record(pull).attempts == 1
+        begun = site.record(pull).last_heartbeat or 0
+        with site.worker():
+            site.until(lambda: (site.record(pull).last_heartbeat or 0) > begun + 3)
+            assert site.record(pull).attempts == 1
     site.store.close()
 
 
-@pytest.mark.parametrize("moment", ["before:archive", "before:merge"])
+@pytest.mark.parametrize("moment", ["before:archive", "before:merge_archives"])
 def test_a_worker_that_is_asked_to_stop_gives_its_pull_back(site: Site, moment: str) -> None:
     pull = site.pull("app:1")
     with site.worker(moment) as first:
@@ -259,7 +260,7 @@ def test_a_database_that_goes_away_comes_back(tmp_path: Path, munge: Munged, reg
 
 def test_parts_of_living_pulls_stay(site: Site) -> None:
     site.pull("app:1")
-    with site.worker("after:merge") as first:
+    with site.worker("after:merge_archives") as first:
         site.await_held(first)
         (part,) = site.debris()
         os.utime(part, (0, 0))
