@@ -116,6 +116,8 @@ static int read_hosts(char **out, struct error *e)
     }
 }
 
+static const char host_characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
 /* "h1/2 h2/1" becomes h1, h1, h2, a line each: section 10.3. */
 static int expand_hosts(const char *text, char **out, struct error *e)
 {
@@ -127,7 +129,8 @@ static int expand_hosts(const char *text, char **out, struct error *e)
             continue;
         char *slash = strchr(item, '/'), *end = NULL;
         unsigned long count = slash != NULL ? strtoul(slash + 1, &end, 10) : 0;
-        if (slash == NULL || slash == item || count == 0 || count > 65536 || *end != '\0') {
+        if (slash == NULL || slash == item || count == 0 || count > 65536 || *end != '\0' ||
+            strspn(item, host_characters) != (size_t)(slash - item)) {
             free(lines);
             return error_set(e, 0, "-N: '%s' is not HOST/COUNT with a count of at least 1", item);
         }
@@ -170,7 +173,7 @@ static int prepare(const struct request *q, struct error *e)
     }
     if (list != NULL && expand_hosts(list, &hosts, e) < 0)
         return -1;
-    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
+    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 || plan_check(&config, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
         return -1;
     CLEANUP_CLOSE int store = image_store_open(&config, e);
