@@ -357,7 +357,7 @@ class TestStream:
 
     def test_same_bytes_with_any_number_of_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         layer = Layer()
-        for number in range(300):
+        for number in range(120):
             layer.add(f"d{number % 7}/f{number}", noise(number * 997, number) + bytes(number * 500))
         tar = layer.bytes()
         results = set()

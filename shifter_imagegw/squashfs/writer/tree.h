@@ -87,8 +87,8 @@ static inline struct inode *tree_inode(const struct tree *tree, uint32_t node)
     return &tree->inodes[tree->nodes[node].inode];
 }
 
-/* Sorts the names of each directory by their bytes, numbers all inodes that can be reached, parents first, siblings in a
- * row, and counts links. Returns how many inodes there are. Nothing can be looked up or added afterwards. */
+/* Sorts the names of each directory by their bytes, numbers all inodes that can be reached, parents first, siblings in
+ * a row, and counts links. Returns how many inodes there are. Nothing can be looked up or added afterwards. */
 int tree_number(struct tree *tree, uint32_t *count, struct failure *failure);
 
 #endif
