@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Protocol
 
+from shifter_imagegw.images import PULLING
 from shifter_imagegw.progress import Reporter
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.registry.manifest import Descriptor, ResolvedImage
@@ -68,7 +69,7 @@ def layer_archives(
     """
     keys = [(layer.digest, diff_id) for layer, diff_id in zip(image.layers, image.config.diff_ids)]
     distinct = dict(zip(keys, image.layers))
-    report.phase("PULLING", "Pulling layers", total=sum(layer.size for layer in distinct.values()))
+    report.phase(PULLING, "Pulling layers", total=sum(layer.size for layer in distinct.values()))
     with ExitStack() as stack:
         crew = _Crew(client, repository, distinct, engine, report)
         stack.callback(crew.leave)

@@ -72,13 +72,14 @@ class _PlainLogger(Logger):  # type: ignore[misc]
 class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, configuration: Configuration, listener: socket.socket, workers: int) -> None:
         self._configuration = configuration
-        self._listener = listener
+        # Once: gunicorn reads its settings again when it gets SIGHUP.
+        self._bind = f"fd://{listener.detach()}"
         self._workers = workers
         super().__init__()
 
     def load_config(self) -> None:
         settings: dict[str, Any] = {
-            "bind": f"fd://{self._listener.detach()}",
+            "bind": self._bind,
             "backlog": _BACKLOG,
             "workers": self._workers,
             "worker_class": "shifter_imagegw.connections.AcceptingThreads",

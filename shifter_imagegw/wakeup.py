@@ -10,7 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import stat
 from pathlib import Path
+
+from shifter_imagegw.errors import ConfigurationError
 
 _NAME = "pull-queued"
 
@@ -33,14 +36,22 @@ class Bell:
 
 
 class Listener:
-    """A worker's end; all workers of one scratch directory share the pipe. OSError when it cannot be made."""
+    """A worker's end; all workers of one scratch directory share the pipe. ConfigurationError: it cannot be made."""
 
     def __init__(self, directory: Path) -> None:
         path = directory / _NAME
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(path, 0o600)
-        # For writing too: a pipe without writers would be readable (end of file) all the time.
-        self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            # For writing too: a pipe without writers would be readable (end of file) all the time.
+            self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path}: {error.strerror}; is ExpandDirectory writable by this account?"
+            ) from error
+        if not stat.S_ISFIFO(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise ConfigurationError(f"{path}: not a named pipe; remove it")
 
     def wait(self, seconds: float) -> bool:
         """Wait for a ring, at most so long; whether there was one."""

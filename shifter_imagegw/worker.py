@@ -28,6 +28,8 @@ _LONGEST_WAIT_SECONDS = 0.5
 _STORE_WAIT_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 60.0
 _STOP_SECONDS = 10.0
+_NICENESS = 10
+"""Below the API of the same host: look-ups are short, conversions take all processors for long (nice(2))."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Worker:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; then running pulls go back to the queue."""
         listener = Listener(self._configuration.expand_directory)
+        os.nice(_NICENESS)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._stop.set()

@@ -9,6 +9,7 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,11 +17,22 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from shifter_imagegw.api.paths import NOT_UTF8, sent_path
-from shifter_imagegw.errors import RequestError, ShifterError, http_status
+from shifter_imagegw.errors import (
+    AuthenticationUnavailable,
+    RequestError,
+    ShifterError,
+    StoreError,
+    http_status,
+)
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("shifter_imagegw.access")
 _MAX_LOGGED_PATH = 2000
+_PUBLIC_REASONS: Mapping[type[ShifterError], str] = {
+    StoreError: "the gateway's database does not answer; try again later, its log says why",
+    AuthenticationUnavailable: "munged on the gateway does not answer; try again later, the gateway's log says why",
+}
+"""What callers, known or not, learn of the gateway's own troubles."""
 
 
 def json_answer(body: Any, status: int = 200) -> Response:
@@ -72,9 +84,10 @@ def _domain_error(error: ShifterError) -> Response:
     status = http_status(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return _internal_error(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    reason = _PUBLIC_REASONS.get(type(error))
+    if reason is not None:
         _log.warning("%s", error)
-    return _error(status, str(error))
+    return _error(status, reason or str(error))
 
 
 def _http_error(error: HTTPException) -> Response:
