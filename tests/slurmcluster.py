@@ -137,11 +137,12 @@ class SlurmCluster:
             os.truncate(self.base / "log" / name, 0)
 
     def start(self, name: str, *command: str, user: str = "root") -> None:
-        # O_APPEND: the logs are emptied between tests.
+        # O_APPEND: the logs are emptied between tests. A test run that is killed takes its daemons along.
         with (self.base / "log" / name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, user=user, group=user, extra_groups=[], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd="/", env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, start_new_session=True,
+                ["setpriv", "--pdeathsig", "KILL", *command], user=user, group=user, extra_groups=[],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, start_new_session=True,
             )  # fmt: skip
 
     def start_node(self, node: str) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.shifternode import MARK, make_user
-from tests.slurmcluster import NODES, SlurmCluster, slurm_cluster
+from tests.slurmcluster import NODES, SlurmCluster, await_true, slurm_cluster
 
+SLEEP = f"sleep {1000 + int(MARK, 16)}"  # as nobody else sleeps
 IDS = {letter: letter * 64 for letter in "abc"}
 RECORDER = """#!/bin/sh
 record={records}/{name}.$$
@@ -98,7 +99,7 @@ def module_recorded() -> Iterator[Recorded]:
         program.chmod(0o755)
     users = (make_user(f"sl{MARK}a"), make_user(f"sl{MARK}e"))
     try:
-        with slurm_cluster("plugin", base, users, "-DSETUP_SECONDS=3 -DLOOKUP_SECONDS=3") as cluster:
+        with slurm_cluster("plugin", base, users, "-DSETUP_SECONDS=6 -DLOOKUP_SECONDS=6") as cluster:
             yield Recorded(cluster, base)
     finally:
         for user in users:
@@ -139,6 +140,12 @@ def assert_refused(recorded: Recorded, command: list[str], *words: str) -> None:
         assert word in done.stderr
     assert recorded.cluster.queue() == before
     assert recorded.calls("setupRoot") == []
+
+
+def assert_no_sleeper() -> None:
+    """What was killed at the deadline is gone, a moment later at most."""
+    look = ["pgrep", "-f", f"^{SLEEP}"]
+    await_true(lambda: subprocess.run(look, check=False, stdout=subprocess.DEVNULL).returncode == 1, "still there")
 
 
 SUBMITTERS = [["sbatch", "--wrap=true"], ["srun", "true"], ["salloc", "true"]]
@@ -294,15 +301,14 @@ def test_a_bad_image_text_is_refused_with_the_reason(
         ("kill -9 $$", "was killed by signal 9"),
         (f"echo {'a' * 64}; echo {'b' * 64}", "instead of an image id"),
         (f"echo {'a' * 64}; head -c 100000 /dev/zero", "instead of an image id"),
-        ("exec sleep 1000", "did not end within 3 seconds and was killed"),
-        ("sleep 1000 & exit 0", "did not end within 3 seconds and was killed"),
+        (f"exec {SLEEP}", "did not end within 6 seconds and was killed"),
         ("printf 'one\\ntwo\\n\\033x' >&2; exit 1", "one two ?x"),
     ],
 )
 def test_a_client_that_misbehaves_stops_the_submission(recorded: Recorded, behaviour: str, words: str) -> None:
     recorded.behave("shifterimg", behaviour)
     assert_refused(recorded, ["srun", "--image=a:1", "true"], "cannot find image a:1", words)
-    assert subprocess.run(["pgrep", "-f", "^sleep 1000"], check=False, stdout=subprocess.DEVNULL).returncode == 1
+    assert_no_sleeper()
 
 
 def test_ignored_child_signals_do_not_lose_the_answer(recorded: Recorded) -> None:
@@ -370,7 +376,7 @@ def test_a_job_without_image_is_left_alone(recorded: Recorded) -> None:
     [
         ("echo 'setupRoot: image is gone' >&2; exit 1", "setupRoot: image is gone"),
         ("exit 7", "exited with status 7"),
-        ("exec sleep 1000", "did not end within 3 seconds and was killed"),
+        (f"exec {SLEEP}", "did not end within 6 seconds and was killed"),
         # More than a pipe holds, on either stream: a reader of one at a time would never come back (W-12).
         ("head -c 1000000 /dev/zero | tr '\\0' x; head -c 1000000 /dev/zero | tr '\\0' y >&2; exit 1", "yyyyyyyy"),
         ("head -c 1000000 /dev/zero | tr '\\0' y >&2; head -c 1000000 /dev/zero | tr '\\0' x; exit 1", "yyyyyyyy"),
@@ -387,7 +393,7 @@ def test_a_failure_on_a_node_is_logged_and_costs_neither_job_nor_node(
         assert len(lines) == 1
         assert f"@{node}: " in lines[0]
         assert words in lines[0]
-    assert subprocess.run(["pgrep", "-f", "^sleep 1000"], check=False, stdout=subprocess.DEVNULL).returncode == 1
+    assert_no_sleeper()
 
 
 def test_output_of_a_prolog_that_works_is_not_logged(recorded: Recorded) -> None:
