@@ -81,6 +81,9 @@ def worker(file: Path) -> None:
         create_worker(configuration).run()
     except ConfigurationError as error:
         _fail(error)
+    # A thread that still waits for a registry must not meet an interpreter that is being taken apart.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @gateway.command("check-config")

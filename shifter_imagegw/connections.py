@@ -3,7 +3,8 @@
 
 One request per connection, as all clients of this API make them. gunicorn's own threaded worker passes every connection
 through three threads, which costs a third of the look-ups per second; its single-threaded one lets one slow client stop
-a process. Errors of the protocol get the same JSON body as all others (gateway contract, section 2.5).
+a process (docs/adr/0010). Errors of the protocol get the same JSON body as all others (gateway contract, section 2.5);
+gunicorn's access log stays empty, the API has its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -74,11 +74,6 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
         self.alive = False
         self._stop.set()
 
-    def init_signals(self) -> None:
-        super().init_signals()
-        # Both of the worker's signals that mean a quick end come from a master that waits for it.
-        signal.signal(signal.SIGINT, self.handle_exit)
-
     def _serve(self, listener: socket.socket) -> None:
         while self.alive:
             try:
@@ -92,9 +87,9 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
             try:
                 self._answer(listener, client, address)
             except OSError as error:
-                _log.debug("connection from %s ended early: %s", address[0], error.strerror)
+                _log.debug("connection from %s ended early: %s", address, error.strerror)
             except Exception:
-                _log.exception("connection from %s", address[0])
+                _log.exception("connection from %s", address)
             finally:
                 with self._lock:
                     del self._open[client]

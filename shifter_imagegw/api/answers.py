@@ -52,16 +52,12 @@ def register_answers(app: Flask) -> None:
 
 def _begin() -> None:
     g.began = time.perf_counter()
-    if request.method == "HEAD":
+    rule = request.url_rule
+    if request.method == "HEAD" and rule is not None:
         # werkzeug answers HEAD wherever it answers GET; a credential would be used up for nothing.
-        raise MethodNotAllowed(_allowed())
+        raise MethodNotAllowed(rule.methods)
     if NOT_UTF8 in request.environ:
         raise RequestError("the path is not UTF-8")
-
-
-def _allowed() -> list[str]:
-    methods = request.url_rule.methods if request.url_rule is not None else None
-    return sorted(set(methods or ()) - {"HEAD", "OPTIONS"})
 
 
 def _end(response: Response) -> Response:

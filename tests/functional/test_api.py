@@ -219,6 +219,17 @@ def test_references_that_cannot_be_pulled(gateway: GatewayServer, munge: Munged,
     assert gateway.post(f"/api/pull/cluster/docker/{reference}", munge.credential()).status == 400
 
 
+@pytest.mark.parametrize("host", ["", "a b", "x" * 300, "[::1", "a/../b", "evil.example:99999", "<b>", "\u00e9"])
+def test_whatever_the_host_header_says(gateway: GatewayServer, host: str) -> None:
+    request = f"GET /nowhere HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    head, _, body = gateway.raw(request).partition(b"\r\n\r\n")
+    assert (head.split()[1], json.loads(body)["status"]) in ((b"404", 404), (b"400", 400))
+
+
+def test_head_of_nothing_is_nothing(gateway: GatewayServer) -> None:
+    assert gateway.request("HEAD", "/nowhere").status == 404
+
+
 def test_requests_that_are_not_http(gateway: GatewayServer) -> None:
     for request, status in (
         (b"NONSENSE\r\n\r\n", b"400"),
