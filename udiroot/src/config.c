@@ -139,8 +139,10 @@ static int check_required(const struct parser *p, struct error *e)
                              required[i].hint);
     /* A component of the tag index's path and of the gateway's URLs. */
     if (c->system != NULL && (strpbrk(c->system, "/ \t") != NULL || c->system[0] == '.'))
-        return error_set(e, 0, "%s: system: '%.200s' is no name of a system; it is one word without '/', as in the "
-                         "gateway's configuration", p->name, c->system);
+        return error_set(e, 0,
+                         "%s: system: '%.200s' is no name of a system; it is one word without '/', as in the gateway's "
+                         "configuration",
+                         p->name, c->system);
     return 0;
 }
 
@@ -198,11 +200,11 @@ static int check_trust(const char *path, const struct stat *st, bool trust_any_o
     if (!S_ISREG(st->st_mode))
         return error_set(e, 0, "the configuration %s is not a regular file", path);
     if (st->st_uid != 0 && !trust_any_owner)
-        return error_set(e, 0, "the configuration %s belongs to uid %u; it must belong to root (chown root %s)", path,
-                         (unsigned)st->st_uid, path);
+        return error_set(e, 0, "the configuration %s belongs to uid %u; it must belong to root (chown root)", path,
+                         (unsigned)st->st_uid);
     if ((st->st_mode & (S_IWGRP | S_IWOTH)) != 0)
-        return error_set(e, 0, "the configuration %s can be written by others (mode %04o); take that away (chmod go-w %s)",
-                         path, (unsigned)st->st_mode & 07777U, path);
+        return error_set(e, 0, "the configuration %s can be written by others (mode %04o); take that away (chmod go-w)",
+                         path, (unsigned)st->st_mode & 07777U);
     if (st->st_size > FILE_LIMIT)
         return error_set(e, 0, "the configuration %s is longer than %d bytes; is it the right file?", path, FILE_LIMIT);
     return 0;

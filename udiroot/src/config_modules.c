@@ -13,7 +13,8 @@ int modules_check_name(const char *name, struct error *e)
     for (const char *c = name; *c != '\0'; c++)
         good = good && *c != '/' && *c != ',' && (unsigned char)*c > ' ' && *c != 0x7f;
     return good ? 0
-                : error_set(e, 0, "'%.200s' cannot be the name of a module: no '/', ',' or blank, no '.' in front, not 'none'",
+                : error_set(e, 0,
+                            "'%.200s' is no name for a module: no '/', ',' or blank, no '.' in front, not 'none'",
                             name);
 }
 

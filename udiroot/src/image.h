@@ -75,11 +75,13 @@ int image_list_parse(const char *text, struct strings *out, struct error *e);
  * imageOwner, not writable by group or others. */
 struct image {
     char id[IMAGE_ID_LENGTH + 1];
-    int file_fd; /* O_RDONLY on <id>.squashfs */
+    int file_fd, meta_fd; /* O_RDONLY on <id>.squashfs and <id>.meta */
     struct image_meta meta;
 };
 bool image_is_id(const char *text);
 int image_open(int store_fd, const struct config *config, const char *id, struct image *out, struct error *e);
+/* Fills image->meta from the open file. What an image's author wrote is in there: parse it with the user's rights. */
+int image_read_meta(struct image *image, struct error *e);
 /* Section 6.3 with the caller's real ids and process groups. Denied and absent read the same to the user. */
 int image_check_acl(const struct image_meta *meta, uid_t uid, gid_t gid, const gid_t *groups, size_t group_count,
                     struct error *e);

@@ -7,7 +7,13 @@
 
 #include "image.h"
 
-enum { HIGH_SURROGATE = 0xd800, LOW_SURROGATE = 0xdc00, SURROGATE_END = 0xe000, RAW_BYTE = 0xdc80, RAW_BYTE_END = 0xdd00 };
+enum {
+    HIGH_SURROGATE = 0xd800,
+    LOW_SURROGATE = 0xdc00,
+    SURROGATE_END = 0xe000,
+    RAW_BYTE = 0xdc80,
+    RAW_BYTE_END = 0xdd00
+};
 
 struct cursor {
     const char *next;

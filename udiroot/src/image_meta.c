@@ -21,8 +21,8 @@ static bool parse_id(const char *text, uint32_t *out)
     return c > text && *c == '\0' && number < UINT32_MAX; /* (uid_t)-1 means nobody */
 }
 
-/* Comma separated ids. What is no number is skipped, but a list of which nothing is left must not make the image public:
- * section 6.3. */
+/* Comma separated ids. What is no number is skipped, but a list of which nothing is left must not make the image
+ * public: section 6.3. */
 static int parse_acl(char *value, uint32_t **ids, size_t *count, struct error *e)
 {
     bool something = false;
@@ -58,7 +58,7 @@ static bool sets_variable(const char *text)
     return text[0] != '=' && strchr(text, '=') != NULL;
 }
 
-/* What decides about access comes once: gateways of old let a line end in an image's ENV write a second one (sec-67). */
+/* What decides about access comes once: gateways of old let a line end in an image's ENV write it again (sec-67). */
 static int check_once(unsigned *seen, const char *key, struct error *e)
 {
     static const char *const single[] = {"FORMAT", "USERACL", "GROUPACL", "PRIVATE"};

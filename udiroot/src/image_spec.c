@@ -6,7 +6,8 @@
 #include "image.h"
 
 const char *const image_type_names[] = {
-    [IMAGE_NONE] = "", [IMAGE_DOCKER] = "docker", [IMAGE_CUSTOM] = "custom", [IMAGE_ID] = "id", [IMAGE_LOCAL] = "local"};
+    [IMAGE_NONE] = "", [IMAGE_DOCKER] = "docker", [IMAGE_CUSTOM] = "custom", [IMAGE_ID] = "id", [IMAGE_LOCAL] = "local",
+};
 
 enum { TYPE_COUNT = sizeof image_type_names / sizeof image_type_names[0], LONGEST_FILE_NAME = 255 };
 
@@ -49,7 +50,8 @@ static int check_alphabet(enum image_type type, const char *tag, struct error *e
         if (byte <= ' ' || byte >= 0x7f)
             return error_set(e, 0, "byte 0x%02x cannot be in the name of an image ('%.200s')", byte, tag);
         if (*c == '/')
-            return error_set(e, 0, "'/' cannot be in a %s name ('%.200s'); for an image of a registry write docker:%.200s",
+            return error_set(e, 0,
+                             "'/' cannot be in a %s name ('%.200s'); for an image of a registry write docker:%.200s",
                              image_type_names[type], tag, tag);
         return error_set(e, 0, "'%c' cannot be in the name of an image ('%.200s')", *c, tag);
     }
@@ -61,8 +63,8 @@ static int check_id(const char *tag, struct error *e)
     if (image_is_id(tag))
         return 0;
     bool digits = strlen(tag) == IMAGE_ID_LENGTH && strspn(tag, "0123456789abcdefABCDEF") == IMAGE_ID_LENGTH;
-    return error_set(e, 0, "'%.200s' is no image id: %s", tag,
-                     digits ? "write it in lower case" : "64 lower-case hex digits, as `shifterimg lookup` prints them");
+    const char *hint = digits ? "write it in lower case" : "64 hex digits, as `shifterimg lookup` prints them";
+    return error_set(e, 0, "'%.200s' is no image id: %s", tag, hint);
 }
 
 /* A version is a tag or a digest in the last component: a port of the registry is none. */
@@ -78,7 +80,8 @@ static int normalise(enum image_type type, const char *tag, char **out, struct e
     }
     const char *slash = strrchr(tag, '/'), *last = slash != NULL ? slash + 1 : tag;
     if (tag[0] == '/' || *last == '\0')
-        return error_set(e, 0, "'%.200s' is no name of an image: it %s with '/'", tag, *last == '\0' ? "ends" : "starts");
+        return error_set(e, 0, "'%.200s' is no name of an image: it %s with '/'", tag,
+                         *last == '\0' ? "ends" : "starts");
     *out = text_format("%s%s", tag, strpbrk(last, ":@") == NULL ? ":latest" : "");
     return 0;
 }

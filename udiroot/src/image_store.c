@@ -43,19 +43,19 @@ static int open_entry(int directory, const struct config *config, const char *re
     return 0;
 }
 
-/* The whole of a file, at most `limit` bytes of it; NULL on error. */
-static char *read_whole(int fd, size_t limit, const char *name, size_t *length, struct error *e)
+/* The whole of the metadata of an image; NULL on error. */
+static char *read_whole(int fd, const char *id, size_t *length, struct error *e)
 {
     struct stat st;
-    if (fstat(fd, &st) < 0 || st.st_size < 0 || (size_t)st.st_size > limit) {
-        (void)error_set(e, 0, "%s has more than %zu bytes", name, limit);
+    if (fstat(fd, &st) < 0 || st.st_size < 0 || st.st_size > META_LIMIT) {
+        (void)error_set(e, 0, "the metadata of image %s has more than %d bytes; pull the image again", id, META_LIMIT);
         return NULL;
     }
     char *text = text_alloc((size_t)st.st_size + 1);
     *length = 0;
     for (ssize_t got = 1; got > 0 && *length < (size_t)st.st_size; *length += (size_t)got)
         if ((got = read(fd, text + *length, (size_t)st.st_size - *length)) < 0) {
-            (void)error_set(e, errno, "cannot read %s", name);
+            (void)error_set(e, errno, "cannot read the metadata of image %s", id);
             free(text);
             return NULL;
         }
@@ -105,38 +105,36 @@ int image_index_lookup(int store_fd, const struct config *config, const struct i
     return read_index_entry(at, spec->tag, id, e);
 }
 
-static int read_meta(int store_fd, const struct config *config, struct image *image, struct error *e)
-{
-    CLEANUP_FREE char *name = text_format("%s.meta", image->id);
-    CLEANUP_CLOSE int fd = -1;
-    size_t length;
-    int result = open_entry(store_fd, config, name, O_RDONLY, &fd, e);
-    if (result != 0)
-        return result;
-    CLEANUP_FREE char *text = read_whole(fd, META_LIMIT, name, &length, e);
-    return text == NULL ? -1 : image_meta_parse(text, length, image->id, &image->meta, e);
-}
-
 int image_open(int store_fd, const struct config *config, const char *id, struct image *out, struct error *e)
 {
-    *out = (struct image){.file_fd = -1};
+    *out = (struct image){.file_fd = -1, .meta_fd = -1};
     if (!image_is_id(id))
         return error_set(e, 0, "'%.200s' is no image id: 64 lower-case hex digits", id);
     memcpy(out->id, id, sizeof out->id);
-    CLEANUP_FREE char *name = text_format("%s.squashfs", id);
-    int result = read_meta(store_fd, config, out, e);
+    CLEANUP_FREE char *meta = text_format("%s.meta", id);
+    CLEANUP_FREE char *file = text_format("%s.squashfs", id);
+    int result = open_entry(store_fd, config, meta, O_RDONLY, &out->meta_fd, e);
     if (result == 0)
-        result = open_entry(store_fd, config, name, O_RDONLY, &out->file_fd, e);
+        result = open_entry(store_fd, config, file, O_RDONLY, &out->file_fd, e);
     if (result == 0)
         return 0;
     image_close(out);
     return result < 0 ? -1 : image_unavailable(id, e);
 }
 
+int image_read_meta(struct image *image, struct error *e)
+{
+    size_t length;
+    CLEANUP_FREE char *text = read_whole(image->meta_fd, image->id, &length, e);
+    return text == NULL ? -1 : image_meta_parse(text, length, image->id, &image->meta, e);
+}
+
 void image_close(struct image *image)
 {
     image_meta_free(&image->meta);
-    if (image->file_fd >= 0)
-        (void)close(image->file_fd);
-    image->file_fd = -1;
+    const int fds[] = {image->file_fd, image->meta_fd};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
+    image->file_fd = image->meta_fd = -1;
 }

@@ -78,10 +78,9 @@ static void cut_blanks(struct lines *l, struct value *v)
 /* Passes over comments. The physical line that would continue a value stays unread; its length is 0 at the end. */
 static const char *peek(struct lines *l, size_t *length, size_t *blanks)
 {
-    const char *line = l->next;
     for (;;) {
         const struct lines before = *l;
-        line = take(l, length);
+        const char *line = take(l, length);
         *blanks = indent(line, *length);
         if (l->next == l->end || *blanks == *length || line[*blanks] != '#') {
             l->next = before.next;
@@ -98,8 +97,8 @@ static void continue_value(struct lines *l, struct value *v)
     while (v->used > 0 && l->buffer[v->used - 1] == '\\') {
         size_t length, blanks;
         const char *line = peek(l, &length, &blanks);
-        if (starts_pair(l, line + blanks, length - blanks))
-            return; /* the backslash belongs to the value */
+        if (l->starts != NULL && (blanks == length || starts_pair(l, line + blanks, length - blanks)))
+            return; /* nothing goes on there: the backslash belongs to the value */
         l->buffer[--v->used] = '\0';
         cut_blanks(l, v);
         if (l->next == l->end)
@@ -134,16 +133,17 @@ enum line_kind lines_next(struct lines *l, struct line *out)
             continue;
         if (line[blanks] == '#')
             return remark(indented_comment, l->number, out);
-        if (memchr(line, l->delimiter, length) == NULL)
+        const char *delimiter = memchr(line, l->delimiter, length);
+        if (delimiter == NULL)
             return remark(no_delimiter, l->number, out);
         *out = (struct line){.number = l->number};
         struct value v = {0};
         append(l, &v, line, length);
         continue_value(l, &v);
-        char *delimiter = strchr(l->buffer, l->delimiter);
-        *delimiter = '\0';
+        char *value = l->buffer + (delimiter - line);
+        *value++ = '\0';
         out->key = text_trim(l->buffer);
-        out->value = text_trim(delimiter + 1);
+        out->value = text_trim(value);
         return LINE_PAIR;
     }
     return LINE_END;

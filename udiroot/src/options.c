@@ -28,8 +28,8 @@ const char options_help[] =
     "Usage: shifter [options] [--] [command [arguments...]]\n"
     "\n"
     "Runs the command in a container made from an image that was pulled before (shifterimg pull). The command\n"
-    "takes the place of shifter; it runs as you, on this node. Without a command a shell is started. Options end at the\n"
-    "first word that is none.\n"
+    "takes the place of shifter; it runs as you, on this node. Without a command a shell is started. Options end\n"
+    "at the first word that is none.\n"
     "\n"
     "Image\n"
     "  -i, --image=[TYPE:]NAME   the image: docker:ubuntu:24.04, custom:NAME, id:<64 hex digits>; TYPE may be left\n"
@@ -50,7 +50,8 @@ const char options_help[] =
     "What is mounted\n"
     "  -V, --volume=FROM:TO[:FLAG...]\n"
     "                            show the directory FROM of the container at TO too; may be repeated, or maps joined\n"
-    "                            with ';'. FLAG: ro, perNodeCache=size=SIZE. '\\' takes ':', ';' and the like into a name\n"
+    "                            with ';'. FLAG: ro, perNodeCache=size=SIZE. A backslash takes ':', ';' and the\n"
+    "                            like into a name\n"
     "  -m, --module=NAME[,...]   site modules to use in place of the default ones; 'none' for none\n"
     "\n"
     "Other\n"
@@ -112,7 +113,9 @@ static int apply(int option, struct options *out, struct error *e)
     case 'i': return take_value("--image", optarg, &out->image, e);
     case 'V': strings_add(&out->volumes, optarg); return 0;
     case 'm': out->modules = optarg; return 0;
-    case OPTION_ENTRYPOINT: out->entrypoint = true; return take_value("--entrypoint", optarg, &out->entrypoint_program, e);
+    case OPTION_ENTRYPOINT:
+        out->entrypoint = true;
+        return take_value("--entrypoint", optarg, &out->entrypoint_program, e);
     case 'w': out->workdir = true; return take_value("--workdir", optarg, &out->workdir_path, e);
     case 'e': return add_variable(optarg, out, e);
     case OPTION_ENV_FILE: return take_value("--env-file", optarg, &out->env_file, e);

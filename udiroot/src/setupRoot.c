@@ -176,7 +176,7 @@ static int prepare(const struct request *q, struct error *e)
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
         return -1;
     CLEANUP_CLOSE int store = image_store_open(&config, e);
-    if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 ||
+    if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 || image_read_meta(&image, e) < 0 ||
         image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
         return -1;
     struct plan_subject subject = {

@@ -169,7 +169,7 @@ static int decide(struct run *r, struct error *e)
     privilege_as_root();
     int opened = open_image(r, e);
     privilege_as_user(&r->caller);
-    if (opened < 0 ||
+    if (opened < 0 || image_read_meta(&r->image, e) < 0 ||
         image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups, r->caller.group_count, e) < 0)
         return -1;
     if (r->options.verbose) {

@@ -15,8 +15,8 @@
 /* The state of an open file or directory. `path` and `owner_name` are for the message; `owner` 0: only root. */
 int trust_check(const struct stat *st, uid_t owner, const char *owner_name, const char *path, struct error *e);
 
-/* Opens an absolute path O_PATH and checks every component. A symbolic link is an error or, with `follow`, as good as the
- * directory it lies in. Returns the descriptor. */
+/* Opens an absolute path O_PATH and checks every component. A symbolic link is an error or, with `follow`, as good as
+ * the directory it lies in. Returns the descriptor. */
 int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, struct error *e);
 
 #endif

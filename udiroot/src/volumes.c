@@ -94,10 +94,8 @@ static int take_path(const struct map *m, const char *text, char **out, struct e
     return 0;
 }
 
-static int take_cache_setting(struct map *m, char *setting, struct error *e)
+static int take_cache_setting(struct map *m, const char *setting, const char *value, struct error *e)
 {
-    char *value = strchr(setting, '=');
-    *value++ = '\0';
     if (strcasecmp(setting, "size") == 0 || strcasecmp(setting, "bs") == 0) {
         uint64_t *where = strcasecmp(setting, "bs") == 0 ? &m->volume.cache_block : &m->volume.cache_size;
         if (text_parse_size(value, where) < 0 || *where == 0)
@@ -128,49 +126,58 @@ static int take_flag(struct map *m, const char *name, struct error *e)
     return 0;
 }
 
-/* `ro`, `ro,rec`, or `perNodeCache=size=1g,bs=1m`: after a flag with settings, words with a '=' are settings too. */
+/* Cuts `word` at its '='; what stands behind it, or NULL. */
+static char *cut_value(char *word)
+{
+    char *equals = strchr(word, '=');
+    if (equals != NULL)
+        *equals++ = '\0';
+    return equals;
+}
+
+/* `ro`, `ro,rec`, or `perNodeCache=size=1g,bs=1m,ro`: behind perNodeCache a word with '=' is one of its settings. */
 static int take_flags(struct map *m, char *field, struct error *e)
 {
     bool of_cache = false;
     for (char *next = field, *word; (word = strsep(&next, ",")) != NULL;) {
-        char *equals = strchr(word, '=');
-        if (equals != NULL && !of_cache) {
-            *equals = '\0';
+        char *value = cut_value(word);
+        if (value != NULL && !of_cache) {
             if (strcasecmp(word, "perNodeCache") != 0)
                 return bad(m, e, "gives a setting to a flag that takes none");
             of_cache = true;
             if (take_flag(m, word, e) < 0)
                 return -1;
-            word = equals + 1;
-            if (strchr(word, '=') == NULL)
+            word = value;
+            if ((value = cut_value(word)) == NULL)
                 return bad(m, e, "needs perNodeCache=size=SIZE");
-            equals = word;
         }
-        if ((equals != NULL ? take_cache_setting(m, word, e) : take_flag(m, word, e)) < 0)
+        if ((value != NULL ? take_cache_setting(m, word, value, e) : take_flag(m, word, e)) < 0)
             return -1;
     }
     return 0;
 }
 
+static bool is_one_of(const char *path, const char *const *list)
+{
+    while (*list != NULL && strcmp(path, *list) != 0)
+        list++;
+    return *list != NULL;
+}
+
 int volumes_check_target(const char *to, enum volume_origin origin, struct error *e)
 {
     static const char *const users_below[] = {"/etc", "/var", "/opt/udiImage", "/dev", "/proc", "/sys"};
-    static const char *const users_exact[] = {"/", "/opt", "/tmp"};
-    static const char *const site_exact[] = {"/", "/opt", "/etc", "/var", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf"};
-    if (origin == VOLUME_OF_SITE) {
-        for (size_t i = 0; i < sizeof site_exact / sizeof site_exact[0]; i++)
-            if (path_is_below(to, site_exact[i]) && path_is_below(site_exact[i], to))
-                return error_set(e, 0, "nothing can be mounted at %s itself; choose a path below it or another one", to);
-        return 0;
-    }
-    if (path_is_below(to, "/var/tmp") && path_is_below("/var/tmp", to))
+    static const char *const users_exact[] = {"/", "/opt", "/tmp", NULL};
+    static const char *const site_exact[] = {
+        "/", "/opt", "/etc", "/var", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", NULL};
+    bool of_site = origin == VOLUME_OF_SITE;
+    if (is_one_of(to, of_site ? site_exact : users_exact))
+        return error_set(e, 0, "%s cannot mount at %s itself; choose another target", of_site ? "siteFs" : "users", to);
+    if (of_site || strcmp(to, "/var/tmp") == 0)
         return 0;
     for (size_t i = 0; i < sizeof users_below / sizeof users_below[0]; i++)
         if (path_is_below(to, users_below[i]))
             return error_set(e, 0, "users cannot mount at or below %s; choose another target", users_below[i]);
-    for (size_t i = 0; i < sizeof users_exact / sizeof users_exact[0]; i++)
-        if (path_is_below(to, users_exact[i]) && path_is_below(users_exact[i], to))
-            return error_set(e, 0, "users cannot mount at %s itself; choose another target", to);
     return 0;
 }
 
@@ -194,7 +201,7 @@ static int read_map(struct map *m, struct error *e)
     CLEANUP_FREE char *copy = text_copy_n(m->text + quoted, m->length - 2 * (size_t)quoted);
     char *rest = copy;
     const char *from = next_field(&rest), *to = next_field(&rest);
-    if (to == NULL && m->origin == VOLUME_OF_USER)
+    if (from == NULL || (to == NULL && m->origin == VOLUME_OF_USER))
         return bad(m, e, "has no target; write FROM:TO");
     m->volume.cache_block = DEFAULT_CACHE_BLOCK;
     if (take_path(m, from, &m->volume.from, e) < 0 || take_path(m, to != NULL ? to : from, &m->volume.to, e) < 0)
