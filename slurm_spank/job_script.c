@@ -101,9 +101,8 @@ static int set_up(spank_t spank, const char *holder, struct error *e)
     (void)snprintf(uid_text, sizeof uid_text, "%u", (unsigned)uid);
     (void)snprintf(gid_text, sizeof gid_text, "%u", (unsigned)gid);
     CLEANUP_FREE char *hosts = job_hosts();
-    const char *arguments[] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
-                               hosts != NULL ? "-N" : "id", hosts != NULL ? "@-" : id, hosts != NULL ? "id" : NULL,
-                               hosts != NULL ? id : NULL, NULL};
+    const char *const arguments[] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
+                                     "-N", "@-", "id", id, NULL};
     struct run run = {.arguments = arguments, .input = hosts, .seconds = SETUP_SECONDS};
     return run_program(&run, e);
 }

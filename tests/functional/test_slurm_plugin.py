@@ -377,8 +377,7 @@ def test_a_job_without_image_is_left_alone(recorded: Recorded) -> None:
         ("echo 'setupRoot: image is gone' >&2; exit 1", "setupRoot: image is gone"),
         ("exit 7", "exited with status 7"),
         (f"exec {SLEEP}", "did not end within 6 seconds and was killed"),
-        # More than a pipe holds, on either stream: a reader of one at a time would never come back (W-12).
-        ("head -c 1000000 /dev/zero | tr '\\0' x; head -c 1000000 /dev/zero | tr '\\0' y >&2; exit 1", "yyyyyyyy"),
+        # More than a pipe holds (W-12; the other order is in tests/unit/test_slurm_run.py).
         ("head -c 1000000 /dev/zero | tr '\\0' y >&2; head -c 1000000 /dev/zero | tr '\\0' x; exit 1", "yyyyyyyy"),
     ],
 )
@@ -431,8 +430,9 @@ def run_forged(recorded: Recorded, **values: str) -> str:
     cluster = recorded.cluster
     home = cluster.home(cluster.alice)
     source, plugin, plugstack, conf = (home / f"forgery.{kind}" for kind in ("c", "so", "stack", "conf"))
-    source.write_text(FORGERY)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(plugin), str(source)], check=True)
+    if not plugin.exists():
+        source.write_text(FORGERY)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(plugin), str(source)], check=True)
     plugstack.write_text(f"required {plugin}\n")
     conf.write_text(cluster.conf.read_text().replace(str(cluster.base / "plugstack.conf"), str(plugstack)))
     forged = {f"FORGED_{name}": value for name, value in {**values, "_SLURM_SPANK_OPTION_shifter_image": "x"}.items()}
@@ -443,7 +443,7 @@ def run_forged(recorded: Recorded, **values: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "identifier", ["", "a" * 63, "A" * 64, "a" * 65, "../../../etc/passwd", "$(touch /tmp/x)", "-V", f"{'a' * 64}\n-V"]
+    "identifier", ["", "A" * 64, "a" * 65, "../../../etc/passwd", f"{'a' * 64}\n-V"]
 )
 def test_a_job_that_carries_anything_but_an_id_gets_nothing_prepared(recorded: Recorded, identifier: str) -> None:
     """sec-30."""
@@ -493,9 +493,8 @@ def test_it_shows_slurm_its_hooks_and_nothing_else(recorded: Recorded) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["optional", "required"])
-def test_missing_programs_stop_nobody_who_wants_no_image(recorded: Recorded, kind: str) -> None:
-    recorded.cluster.use_plugin(kind=kind)
+def test_missing_programs_stop_nobody_who_wants_no_image(recorded: Recorded) -> None:
+    recorded.cluster.use_plugin(kind="required")
     away = recorded.base / "away"
     away.mkdir()
     for place in ("bin/shifterimg", "sbin/setupRoot", "sbin/unsetupRoot"):

@@ -171,7 +171,9 @@ static int prepare(const struct request *q, struct error *e)
             return -1;
         list = read_list;
     }
-    if (list != NULL && expand_hosts(list, &hosts, e) < 0)
+    if (list == NULL)
+        list = "";
+    if (*list != '\0' && expand_hosts(list, &hosts, e) < 0)
         return -1;
     if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 || plan_check(&config, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
@@ -192,9 +194,9 @@ static int prepare(const struct request *q, struct error *e)
         return -1;
     int result = prepare_open(&config, true, &state, e);
     if (result == 0)
-        result = prepare_join(&state, caller.uid, text, list != NULL ? list : "", q->holder, e);
+        result = prepare_join(&state, caller.uid, text, list, q->holder, e);
     if (result == 0)
-        result = prepare_build(&state, &plan, &subject, proc, list != NULL ? list : "", q->holder, e);
+        result = prepare_build(&state, &plan, &subject, proc, list, q->holder, e);
     prepare_close(&state);
     return result < 0 ? -1 : 0;
 }
