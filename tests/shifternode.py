@@ -7,8 +7,6 @@ Everything lies below one root-owned directory, as the trust checks demand, and 
 from __future__ import annotations
 
 import hashlib
-import os
-import pwd
 import shutil
 import subprocess
 import time
@@ -20,20 +18,13 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-MARK = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:6]
+from tests.accounts import MARK, User, make_user
+from tests.installation import ROOT
+
 PAYLOAD = [
     *("cat", "chmod", "dash", "env", "false", "grep", "head", "id", "ls", "mkdir", "mknod", "mount"),
     *("printenv", "readlink", "sleep", "stat", "touch", "true", "wc"),
 ]
-
-
-@dataclass(frozen=True)
-class User:
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...] = ()
 
 
 @dataclass
@@ -188,25 +179,6 @@ def _copy(source: Path, target: Path) -> None:
     if not target.exists():
         shutil.copy(source, target)
         target.chmod(0o755)
-
-
-def make_user(name: str) -> User:
-    """An account of the tests' own, new unless an interrupted run left it."""
-    if not _known(name):
-        for _attempt in range(20):  # another suite on this machine may hold the lock of the account files
-            if subprocess.run(["useradd", "-M", "-U", "-s", "/bin/sh", name], check=False).returncode == 0:
-                break
-            time.sleep(0.3)
-    entry = pwd.getpwnam(name)
-    return User(name, entry.pw_uid, entry.pw_gid)
-
-
-def _known(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
 
 
 def _install(base: Path, state: Path) -> None:

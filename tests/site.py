@@ -10,7 +10,6 @@ import json
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import time
 import urllib.error
@@ -21,37 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.accounts import MARK, User, make_user
 from tests.installation import Installation
 from tests.mongoserver import free_port
 from tests.registryserver import RegistryServer
-from tests.shifternode import MARK, User, make_user
+from tests.systemmunge import MUNGE_SOCKET, system_munged
 
 Done = subprocess.CompletedProcess[str]
-MUNGE_SOCKET = "/run/munge/munge.socket.2"
 SYSTEM = "testsite"
-
-
-@contextmanager
-def system_munged() -> Iterator[None]:
-    """The machine's munged, which the installed programs talk to; started where none answers."""
-    if _munge_answers():
-        yield
-        return
-    Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
-    shutil.chown("/run/munge", "munge", "munge")
-    subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
-    try:
-        deadline = time.monotonic() + 30
-        while not _munge_answers() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        yield
-    finally:
-        os.kill(int(Path("/run/munge/munged.pid").read_text(encoding="ascii")), signal.SIGTERM)
-
-
-def _munge_answers() -> bool:
-    made = subprocess.run(["munge", "-n"], check=False, capture_output=True)
-    return subprocess.run(["unmunge"], input=made.stdout, check=False, capture_output=True).returncode == 0
 
 
 @dataclass

@@ -17,7 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.shifternode import MARK, ROOT, User
+from tests.accounts import MARK, User
+from tests.installation import ROOT
 
 NODES = ("sn1", "sn2")
 PATIENCE = 120  # seconds for what takes a moment on an idle machine

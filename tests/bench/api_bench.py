@@ -16,7 +16,7 @@ from tests.bench.registry import BenchRegistry, bench_registry
 from tests.bench.report import Goal, Row
 from tests.bench.rounds import alternate, say, seconds
 from tests.installation import Installation, installation
-from tests.site import system_munged
+from tests.systemmunge import system_munged
 
 AT_ONCE = 16
 PROCESSES = 2

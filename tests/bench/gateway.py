@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.bench.registry import BenchRegistry
 from tests.bench.rounds import say, seconds
 from tests.installation import Installation
-from tests.site import MUNGE_SOCKET
+from tests.systemmunge import MUNGE_SOCKET
 
 
 @dataclass

@@ -15,7 +15,7 @@ from tests.bench.registry import BenchRegistry, bench_registry
 from tests.bench.report import Goal, Row, median
 from tests.bench.rounds import Contender, alternate
 from tests.installation import Installation, installation
-from tests.site import system_munged
+from tests.systemmunge import system_munged
 
 FASTER = {"root3": 10, "small3": 5}  # times faster than the chain of tools (design, "Numbers to reach")
 

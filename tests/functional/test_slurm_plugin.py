@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shifternode import MARK, make_user
+from tests.accounts import MARK, make_user
 from tests.slurmcluster import NODES, SlurmCluster, await_true, slurm_cluster
 
 SLEEP = f"sleep {1000 + int(MARK, 16)}"  # as nobody else sleeps

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.shifternode import MARK, ShifterNode, base_tree, image_id
+from tests.accounts import MARK
+from tests.shifternode import ShifterNode, base_tree, image_id
 
 
 def prepare(node: ShifterNode, image: str = "base", *arguments: str) -> subprocess.CompletedProcess[str]:

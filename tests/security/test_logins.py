@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.accounts import MARK
 from tests.munged import Munged
 from tests.scriptedgateway import LoginNode, image, login_node, scripted_gateway
-from tests.shifternode import MARK
 from tests.terminal import Terminal
 from udiroot.shifterimg import logins
 from udiroot.shifterimg.errors import LoginsUnusable

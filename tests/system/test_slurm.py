@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.shifternode import ShifterNode, User, base_tree, image_id
+from tests.accounts import User
+from tests.shifternode import ShifterNode, base_tree, image_id
 from tests.slurmcluster import NODES, SlurmCluster, await_true, slurm_cluster
 
 LOOKUP = """#!/bin/sh
