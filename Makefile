@@ -12,7 +12,10 @@ VENV := build/venv
 libdir := $(PREFIX)/lib/shifter
 root := $(DESTDIR)$(PREFIX)
 venv := $(DESTDIR)$(libdir)/venv
-shell_scripts = $(shell git ls-files -co --exclude-standard | xargs -r grep -lE '^\#!.*\b(ba)?sh$$' 2>/dev/null)
+shell_scripts = $(shell git ls-files -co --exclude-standard | xargs -r awk '/^\#!.*[/ ](ba)?sh$$/ { print FILENAME } { nextfile }' 2>/dev/null)
+
+extension_flags = -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wconversion -Werror -fanalyzer \
+    -isystem $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
 .PHONY: help build programs wheel venv install uninstall test lint docs bench demo clean
 .DEFAULT_GOAL := help
@@ -77,6 +80,9 @@ lint: $(VENV)/.stamp ## mypy strict, ruff, shellcheck, gcc -fanalyzer
 	shellcheck -x $(shell_scripts)
 	$(MAKE) -C udiroot analyze
 	$(MAKE) -C slurm_spank analyze
+	for file in udiroot/src/_core*.c shifter_imagegw/squashfs/*/*.c; do \
+	    $(CC) $(extension_flags) -c -o build/analyzed.o $$file || exit 1; \
+	done
 
 docs: $(VENV)/.stamp ## check that every option, key and link of the documentation is true
 	$(VENV)/bin/python -m pytest -q tests/unit/test_documentation.py

@@ -17,12 +17,16 @@ def sources(*patterns: str) -> list[str]:
 
 
 # The launcher's own parsers, so that tests and clients read what it reads.
-PARSERS = ("_core", "text", "error", "volumes", "environ", "config", "image_spec", "image_meta")
+PARSERS = (
+    *("_core*", "text", "error", "lines", "volumes*", "environ", "options"),
+    *("config*", "image_spec", "image_list", "image_meta"),
+)
 
 EXTENSIONS = [
     Extension(
         "udiroot._core",
         sources=sources(*(f"udiroot/src/{name}.c" for name in PARSERS)),
+        depends=sources("udiroot/src/*.h"),
         extra_compile_args=FLAGS,
     ),
     Extension(

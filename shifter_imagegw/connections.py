@@ -3,7 +3,7 @@
 
 One request per connection, as all clients of this API make them. gunicorn's own threaded worker passes every connection
 through three threads, which costs a third of the look-ups per second; its single-threaded one lets one slow client stop
-a process (docs/adr/0010). Errors of the protocol get the same JSON body as all others (gateway contract, section 2.5);
+a process (docs/adr/0009). Errors of the protocol get the same JSON body as all others (gateway contract, section 2.5);
 gunicorn's access log stays empty, the API has its own.
 """
 

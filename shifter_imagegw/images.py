@@ -8,8 +8,10 @@ states, pull decision); docs/adr/0003-private-images.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from shifter_imagegw.session import are_marked, mark_logins
 
 INIT = "INIT"
 PENDING = "PENDING"
@@ -31,7 +33,7 @@ RECENT_SECONDS = 10.0
 """A READY image this fresh is returned whatever ACLs are asked for: it ends the polling loop of old clients."""
 
 DENIED_BACKOFF_SECONDS = 30.0
-"""How long one caller waits after the registry refused them: ends their polling, leaves them time to log in."""
+"""How long one caller waits after the registry refused them with the same logins: ends their polling."""
 
 DEAD_SECONDS = 3600.0
 """A record in flight without a lease (another gateway's) and without a heartbeat for so long is nobody's work."""
@@ -89,6 +91,8 @@ class Image:
     requested_group_acl: tuple[int, ...] | None = None
     denied: bool = False
     """The pull failed for want of rights at the registry: somebody else may still succeed."""
+    login_mark: str | None = None
+    """``session.mark_logins`` of the logins this pull brought."""
     sealed_tokens: str | None = None
     moved_tag: str | None = None
     """A tag this record has gained and that older records may still hold."""
@@ -102,7 +106,7 @@ STORED_NAMES = {
     "record_id": "_id", "tags": "tag", "image_id": "id", "user_acl": "userACL", "group_acl": "groupACL", "env": "ENV",
     "entry": "ENTRY", "workdir": "WORKDIR", "labels": "LABELS",
 }  # fmt: skip
-_FIELDS = tuple(field.name for field in fields(Image))
+_FIELDS = tuple(each.name for each in fields(Image))
 _BY_STORED_NAME = {STORED_NAMES.get(name, name): name for name in _FIELDS}
 _UPSTREAM_NULLS = ("private", "user_acl", "group_acl")
 
@@ -242,6 +246,7 @@ class PullRequest:
     gid: int
     user_acl: tuple[int, ...] = ()
     group_acl: tuple[int, ...] = ()
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def record(self, now: float, image_format: str) -> Image:
         """The new record of this pull."""
@@ -250,7 +255,7 @@ class PullRequest:
             last_heartbeat=now, format=image_format, user_acl=self.user_acl, group_acl=self.group_acl,
             requested_by=self.uid, requested_gid=self.gid, requested_user_acl=self.user_acl,
             requested_group_acl=self.group_acl, slot=pull_slot(self.system, self.itype, self.reference),
-            lease_expires=0.0,
+            lease_expires=0.0, login_mark=mark_logins(self.tokens),
         )  # fmt: skip
 
 
@@ -283,7 +288,7 @@ def decide_pull(
     running = [pull for pull in pulls if pull.in_flight and not is_dead(pull, now)]
     if running:
         return running[0]
-    failures = [pull for pull in pulls if pull.status == FAILURE and _blocks(pull, request.uid, now, update_timeout)]
+    failures = [pull for pull in pulls if pull.status == FAILURE and _blocks(pull, request, now, update_timeout)]
     newest = max(failures, key=lambda pull: pull.last_pull or 0.0, default=None)
     if active is not None and not readable(active):
         active = None
@@ -308,10 +313,12 @@ def is_stale_failure(pull: Image, now: float, update_timeout: float) -> bool:
     return pull.status == FAILURE and now > (pull.last_pull or 0.0) + update_timeout
 
 
-def _blocks(failure: Image, uid: int, now: float, update_timeout: float) -> bool:
+def _blocks(failure: Image, request: PullRequest, now: float, update_timeout: float) -> bool:
     if failure.denied and failure.requested_by is not None:
         backoff = min(DENIED_BACKOFF_SECONDS, update_timeout)
-        return failure.requested_by == uid and now <= (failure.last_pull or 0.0) + backoff
+        if failure.login_mark is not None and not are_marked(failure.login_mark, request.tokens):
+            return False
+        return failure.requested_by == request.uid and now <= (failure.last_pull or 0.0) + backoff
     return not is_stale_failure(failure, now, update_timeout)
 
 

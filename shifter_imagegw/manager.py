@@ -79,6 +79,7 @@ class ImageManager:
         request = PullRequest(
             session.system, itype, reference, session.uid, session.gid,
             _acl("allowed_uids", allowed_uids, session.uid), _acl("allowed_gids", allowed_gids, session.gid),
+            session.tokens,
         )  # fmt: skip
         now = self._clock()
         answer = decide_pull(

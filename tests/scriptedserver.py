@@ -79,6 +79,8 @@ def scripted_server(
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 script(self)
 
+        do_POST = do_GET  # noqa: N815 -- the name that http.server wants
+
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET

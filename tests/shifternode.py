@@ -7,8 +7,6 @@ Everything lies below one root-owned directory, as the trust checks demand, and 
 from __future__ import annotations
 
 import hashlib
-import os
-import pwd
 import shutil
 import subprocess
 import time
@@ -20,20 +18,13 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-MARK = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:6]
+from tests.accounts import MARK, User, make_user
+from tests.installation import ROOT
+
 PAYLOAD = [
     *("cat", "chmod", "dash", "env", "false", "grep", "head", "id", "ls", "mkdir", "mknod", "mount"),
     *("printenv", "readlink", "sleep", "stat", "touch", "true", "wc"),
 ]
-
-
-@dataclass(frozen=True)
-class User:
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...] = ()
 
 
 @dataclass
@@ -105,10 +96,11 @@ class ShifterNode:
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
-    def as_root(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def as_root(self, name: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """setupRoot or unsetupRoot, as a prolog runs it."""
+        command = [self.program(name), *arguments]
         return subprocess.run(
-            [self.program(name), *arguments], check=False, capture_output=True, text=True, timeout=60, cwd="/"
+            command, check=False, capture_output=True, text=True, timeout=60, cwd="/", input=input
         )
 
     def add_image(self, name: str, tree: Path, meta: str = "") -> str:
@@ -189,24 +181,6 @@ def _copy(source: Path, target: Path) -> None:
         target.chmod(0o755)
 
 
-def _make_user(name: str) -> User:
-    if not _known(name):
-        for _attempt in range(20):  # another suite on this machine may hold the lock of the account files
-            if subprocess.run(["useradd", "-M", "-U", "-s", "/bin/sh", name], check=False).returncode == 0:
-                break
-            time.sleep(0.3)
-    entry = pwd.getpwnam(name)
-    return User(name, entry.pw_uid, entry.pw_gid)
-
-
-def _known(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
-
-
 def _install(base: Path, state: Path) -> None:
     build = base / "build"
     subprocess.run(
@@ -237,7 +211,7 @@ def shifter_node() -> Iterator[ShifterNode]:
     base = Path("/var/lib") / f"shifter-node-{MARK}"
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(mode=0o755)
-    node = ShifterNode(base, _make_user(f"sh{MARK}a"), _make_user(f"sh{MARK}e"), _settings(base))
+    node = ShifterNode(base, make_user(f"sh{MARK}a"), make_user(f"sh{MARK}e"), _settings(base))
     (base / "images").mkdir(mode=0o700)
     (base / "etc/files").mkdir(parents=True)
     (base / "etc/files/passwd").write_text(Path("/etc/passwd").read_text())

@@ -31,11 +31,13 @@ note_service() {
 
 # start_service NAME ACCOUNT COMMAND…: in the background, in a session of its own, output to its log.
 start_service() {
-    local name=$1 account=$2 pid
+    local name=$1 account=$2 pid rights=--no-new-privs
     shift 2
     if service_pid "$name" >/dev/null; then return 0; fi
+    # Tasks inherit it from slurmd, and a setuid program would not be one for them.
+    if [ "$account" = root ]; then rights=--; fi
     # setpriv replaces itself by the command, so the pid is the service's own.
-    (cd / && exec setsid setpriv --reuid="$account" --regid="$account" --init-groups --no-new-privs \
+    (cd / && exec setsid setpriv --reuid="$account" --regid="$account" --init-groups "$rights" \
         env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "${SERVICE_ENVIRONMENT[@]}" "$@" \
         >>"$LOGS/$name.log" 2>&1 </dev/null 9>&-) &
     pid=$!

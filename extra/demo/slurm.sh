@@ -91,6 +91,7 @@ run_batch_job() {
     write_batch_script "$program"
     show_in_slurm "cat script.sh"
     show_in_slurm "sbatch --wait --nodes=2 --output=job-%j.out script.sh"
+    # shellcheck disable=SC2016 # for the user's shell
     show_in_slurm 'cat "$(ls -t job-*.out | head -n 1)"'
 }
 

@@ -70,7 +70,7 @@ def _merge(
         ) from error
     except MemoryError as error:
         raise ConversionError(f"{destination}: the layers' directories do not fit into memory") from error
-    except OSError as error:
+    except _merger.FileError as error:  # and no other OSError: that one is the check's
         if not isinstance(error.filename, int):
             raise _write_error(destination, error) from error
         raise ConversionError(

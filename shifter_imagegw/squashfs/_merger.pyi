@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from collections.abc import Callable, Sequence
 
+class FileError(OSError):
+    """A system call failed; ``filename`` is the index of the archive it was on, None for the destination."""
+
 class ArchiveError(ValueError):
     """args: (index of the archive, reason): it is no squashfs we read, or damaged."""
 

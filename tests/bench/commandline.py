@@ -27,7 +27,8 @@ def parse(description: str) -> argparse.Namespace:
     if os.geteuid() != 0:
         os.execvp("sudo", ["sudo", "--", sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
     os.umask(0o022)
-    subprocess.run([str(ROOT / "extra/install-deps"), "--build", "--run", "--bench"], check=True, stdout=sys.stderr)
+    groups = ("--build", "--run", "--bench", "--slurm")
+    subprocess.run([str(ROOT / "extra/install-deps"), *groups], check=True, stdout=sys.stderr)
     options.cache.mkdir(parents=True, exist_ok=True)
     options.rounds = options.rounds or (1 if options.quick else 5)
     return options

@@ -7,47 +7,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.registry import BenchRegistry
 from tests.bench.rounds import say, seconds
 from tests.installation import Installation
-
-MUNGE_SOCKET = "/run/munge/munge.socket.2"
-
-
-@contextmanager
-def munged() -> Iterator[None]:
-    """The machine's munged; started for the bench when none answers."""
-    if _munge_answers():
-        yield
-        return
-    Path("/run/munge").mkdir(mode=0o755, exist_ok=True)
-    shutil.chown("/run/munge", "munge", "munge")
-    subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=True)
-    try:
-        for _ in range(50):
-            if _munge_answers():
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        os.kill(int(Path("/run/munge/munged.pid").read_text(encoding="ascii")), signal.SIGTERM)
-
-
-def _munge_answers() -> bool:
-    made = subprocess.run(["munge", "-n"], check=False, capture_output=True)
-    return subprocess.run(["unmunge"], input=made.stdout, check=False, capture_output=True).returncode == 0
+from tests.systemmunge import MUNGE_SOCKET
 
 
 @dataclass
@@ -69,8 +41,8 @@ class Gateway:
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
-    def start(self) -> None:
-        """From nothing: no image, no layer, no record."""
+    def start(self, processes: int = 1) -> None:
+        """From nothing: no image, no layer, no record; ``processes`` answer requests, one more converts."""
         shutil.rmtree(self.work, ignore_errors=True)
         for name in ("images", "cache", "expand", "udiMount", "loopMount", "etc"):
             (self.work / name).mkdir(parents=True, mode=0o755)
@@ -80,7 +52,8 @@ class Gateway:
         configure_node(self.product, self.work, f"http://127.0.0.1:{self.port}")
         self._configure_gateway()
         log = (self.work / "gateway.log").open("wb")
-        command = [str(self.product.imagegw), "serve", "--bind", f"127.0.0.1:{self.port}", "--with-workers", "1"]
+        command = [str(self.product.imagegw), "serve", "--bind", f"127.0.0.1:{self.port}",
+                   "--workers", str(processes), "--with-workers", "1"]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
         self._await_health()

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tests.bench import peers
 from tests.bench.commandline import finish, parse
-from tests.bench.gateway import Gateway, Usage, munged, remove_configuration
+from tests.bench.gateway import Gateway, Usage, remove_configuration
 from tests.bench.images import ensure_root3, ensure_small3
 from tests.bench.registry import BenchRegistry, bench_registry
 from tests.bench.report import Goal, Row, median
 from tests.bench.rounds import Contender, alternate
 from tests.installation import Installation, installation
+from tests.systemmunge import system_munged
 
 FASTER = {"root3": 10, "small3": 5}  # times faster than the chain of tools (design, "Numbers to reach")
 
@@ -85,7 +86,7 @@ def main() -> None:
     """Make, measure, report."""
     options = parse("Measure pulls against other tools.")
     cache: Path = options.cache
-    with munged(), bench_registry(cache) as registry, installation() as product:
+    with system_munged(), bench_registry(cache) as registry, installation() as product:
         try:
             rows = PullBench(options, registry, product).rows()
         finally:

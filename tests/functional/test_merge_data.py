@@ -152,6 +152,14 @@ def test_the_check_stops_the_merge(tmp_path: Path, after: int) -> None:
     assert not (tmp_path / "image").exists()
 
 
+def test_an_error_of_the_check_is_not_taken_for_one_of_the_merge(tmp_path: Path) -> None:
+    def check() -> None:
+        raise ConnectionResetError("the database is gone")
+
+    with pytest.raises(ConnectionResetError):
+        merge_files([], tmp_path / "image", check)
+
+
 def test_a_bad_descriptor_is_named(tmp_path: Path) -> None:
     archive = write_archive({b"a": File(noise(1, 100))}, tmp_path / "1")
     write_only = os.open(tmp_path / "2", os.O_WRONLY | os.O_CREAT)

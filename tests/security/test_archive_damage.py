@@ -200,6 +200,15 @@ def test_a_directory_that_holds_itself_or_another_twice_is_refused() -> None:
     assert survive(_image(_directory(1, len(fine)) + _directory(2, 0), fine, 0, 2)) == ""
 
 
+def test_listings_that_overlap_are_refused_before_they_fill_the_memory() -> None:
+    shared = _listing(*((b"%03d" % number + b"n" * 200, 32 * 9, 10) for number in range(28)))
+    root = _listing(*((b"%d" % number, 32 * number, number + 1) for number in range(1, 9)))
+    inodes = _directory(1, len(root), len(shared))
+    inodes += b"".join(_directory(number, len(shared)) for number in range(2, 10))
+    inodes += struct.pack("<HHHHII", 6, 0o644, 0, 0, 0, 10) + struct.pack("<I", 1)  # a FIFO with many names
+    assert "more than their table holds" in survive(_image(inodes, shared + root, 0, 10))
+
+
 @pytest.mark.parametrize("name", [b".", b"..", b"a/b", b"a\0b", b"/", b"x" * 256])
 def test_names_that_would_lead_elsewhere_are_refused(name: bytes) -> None:
     listing = _listing((name, 32, 2))

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.shifternode import ShifterNode, User, base_tree, image_id
+from tests.accounts import User
+from tests.shifternode import ShifterNode, base_tree, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
@@ -221,10 +223,9 @@ class TestDamage:
     def test_garbage(self, tmp_path: Path, garbage: bytes) -> None:
         refused(garbage, tmp_path)
 
-    @pytest.mark.parametrize("other", [["bzip2", "-c"], ["xz", "-c"]])
-    def test_other_compressions(self, tmp_path: Path, other: list[str]) -> None:
-        blob = subprocess.run(other, input=Layer().add("a").bytes(), check=True, capture_output=True).stdout
-        assert refused(b"", tmp_path, blob=blob).reason.endswith("; layers are gzip, zstd or plain tar")
+    def test_other_compressions(self, tmp_path: Path) -> None:
+        for blob in (bz2.compress(SMALL), lzma.compress(SMALL)):
+            assert refused(b"", tmp_path, blob=blob).reason.endswith("; layers are gzip, zstd or plain tar")
 
     def test_checksum_of_a_header(self, tmp_path: Path) -> None:
         tar = bytearray(Layer(tarfile.USTAR_FORMAT).add("a", b"x").add("b").bytes())

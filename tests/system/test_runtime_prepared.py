@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.shifternode import ShifterNode, User, base_tree, host_mounts, image_id
+from tests.accounts import User
+from tests.shifternode import ShifterNode, base_tree, host_mounts, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
 

@@ -25,6 +25,7 @@ from shifter_imagegw.images import (
     to_document,
     without_secrets,
 )
+from shifter_imagegw.session import mark_logins
 
 NOW = 1_700_000_000.0
 TIMEOUT = 300.0
@@ -171,6 +172,8 @@ class TestPullDecision:
         denied = replace(self.failed, denied=True)
         assert self.decide(None, denied) is denied
         assert self.decide(None, replace(denied, requested_by=501)) is None
+        assert self.decide(None, replace(denied, login_mark=mark_logins({}))) is not None
+        assert self.decide(None, replace(denied, login_mark=mark_logins({"default": "a:b"}))) is None
         assert self.decide(None, replace(denied, last_pull=NOW - 31)) is None
 
     def test_polling_of_two_refused_callers_ends_for_both(self) -> None:

@@ -28,10 +28,10 @@ struct config_module { /* module_<name>_* keys, section 3.4; parsed and validate
 struct config {
     /* section 3.3, in its order; names follow the keys */
     char *udi_mount;
-    char *loop_mount;
+    char *loop_mount;    /* NULL when the site names none; only what older versions left there is taken away */
     char *image_path;
     char *image_owner;   /* imageOwner: account that may own the image store besides root; default "root" */
-    uid_t image_owner_uid;
+    uid_t image_owner_uid; /* (uid_t)-1, which owns no file, when the account is unknown here */
     char *udi_root_path;
     char *etc_path;
     char *rootfs_type;
@@ -65,7 +65,9 @@ struct config {
     struct strings remarks;
 };
 
-/* Opens, verifies (regular file, owner root unless `trust_any_owner`, not writable by group or others) and parses.
+/* An unknown key is a remark, a bad value of a known one an error with its line. After an error `out` holds nothing.
+ *
+ * Opens, verifies (regular file, owner root unless `trust_any_owner`, not writable by group or others) and parses.
  * `trust_any_owner` is for unprivileged clients and tests (shifterimg --config); no setuid or root program sets it. */
 int config_load(const char *path, bool trust_any_owner, struct config *out, struct error *e);
 /* Same on text that is already in memory; `name` appears in messages. For tests and fuzzing. */

@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,8 +18,12 @@ int error_set(struct error *e, int errnum, const char *format, ...)
     if (errnum > 0 && (size_t)used < sizeof e->text)
         (void)snprintf(e->text + used, sizeof e->text - (size_t)used, ": %s", strerror(errnum));
     /* Names come from users and images: nothing of them may steer the terminal that shows the message. */
-    for (char *c = e->text; *c != '\0'; c++)
-        if (iscntrl((unsigned char)*c))
+    for (unsigned char *c = (unsigned char *)e->text; *c != '\0'; c++) {
+        bool second_set = c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f; /* the controls of ISO 6429's second set in UTF-8 */
+        if (iscntrl(*c) || second_set)
             *c = '?';
+        if (second_set)
+            *++c = '?';
+    }
     return -1;
 }

@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernel.h"
 #include "text.h"
+#include "trust.h"
 
 static const char nsswitch[] =
     "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files dns\n"
@@ -107,11 +109,15 @@ char *etcfiles_filter_group(const char *text, const char *user, const struct cal
     return out;
 }
 
-static int copy_entry(int source, const char *path, const char *name, int etc, const struct account *user,
+static int copy_entry(const char *path, const char *name, int etc, const struct account *user,
                       const struct caller *caller, unsigned maximum, struct error *e)
 {
     size_t length;
-    CLEANUP_FREE char *text = read_file(source, name, &length);
+    CLEANUP_FREE char *full = text_format("%s/%s", path, name);
+    CLEANUP_CLOSE int trusted = trust_open(full, 0, "root", true, e);
+    if (trusted < 0)
+        return -1;
+    CLEANUP_FREE char *text = read_file(AT_FDCWD, kernel_fd_path(trusted).text, &length);
     if (text == NULL)
         return error_set(e, errno, "cannot copy %s/%s into the container (etcPath holds plain files only)", path, name);
     if (strcmp(name, "group") != 0)
@@ -124,21 +130,19 @@ static int copy_entry(int source, const char *path, const char *name, int etc, c
 static int write_static(const struct config *config, int etc, const struct account *user, const struct caller *caller,
                         struct error *e)
 {
-    int source = open(config->etc_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_CLOSE int trusted = trust_open(config->etc_path, 0, "root", true, e);
+    if (trusted < 0)
+        return -1;
+    int source = openat(trusted, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *listing = source < 0 ? NULL : fdopendir(source);
     if (listing == NULL)
         return error_set(e, errno, "cannot read etcPath %s", config->etc_path);
     struct stat st;
     int result = 0;
-    if (fstat(source, &st) < 0)
-        result = error_set(e, errno, "cannot examine etcPath %s", config->etc_path);
-    else if (st.st_uid != 0 || (st.st_mode & 022) != 0)
-        result = error_set(e, 0, "etcPath %s must belong to root and not be writable by group or others (chmod go-w)",
-                           config->etc_path);
     struct dirent *entry;
     while (result == 0 && (entry = readdir(listing)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            result = copy_entry(source, config->etc_path, entry->d_name, etc, user, caller, config->max_group_count, e);
+            result = copy_entry(config->etc_path, entry->d_name, etc, user, caller, config->max_group_count, e);
     (void)closedir(listing);
     static const char *const needed[] = {"passwd", "group", "nsswitch.conf"};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0] && result == 0; i++)

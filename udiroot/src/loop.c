@@ -33,14 +33,23 @@ static void short_pause(void)
     (void)nanosleep(&ten_milliseconds, NULL);
 }
 
+/* The name the kernel keeps for a device: the image's id, as far as it fits. Inode numbers alone are not unique on every
+ * network file system. */
+static void set_name(struct loop_info64 *info, const char *name)
+{
+    (void)snprintf((char *)info->lo_file_name, sizeof info->lo_file_name, "%s", name);
+}
+
 /* Does the device behind `fd` show exactly the whole file described by `image`, read-only, and vanish with its last
  * user? */
-static bool shows_image(int fd, const struct stat *image)
+static bool shows_image(int fd, const struct stat *image, const char *name)
 {
-    struct loop_info64 info;
+    struct loop_info64 info, own = {0};
+    set_name(&own, name);
     return ioctl(fd, LOOP_GET_STATUS64, &info) == 0 && info.lo_device == (__u64)image->st_dev &&
            info.lo_inode == (__u64)image->st_ino && info.lo_offset == 0 && info.lo_sizelimit == 0 &&
-           (info.lo_flags & wanted_flags) == wanted_flags;
+           (info.lo_flags & wanted_flags) == wanted_flags &&
+           memcmp(info.lo_file_name, own.lo_file_name, sizeof own.lo_file_name) == 0;
 }
 
 /* Opens /dev/loopN and makes sure that it is loop device N and nothing else. */
@@ -62,7 +71,7 @@ static int open_device(unsigned number, struct loop *out)
 /* /proc/partitions lists the block devices that have a size, so only configured loop devices, however many nodes /dev
  * holds; and of those only the ones of the image's size are worth opening. Returns 1 when found, 0 when not, -1 on
  * error. */
-static int find_device(const struct stat *image, struct loop *out, struct error *e)
+static int find_device(const struct stat *image, const char *name, struct loop *out, struct error *e)
 {
     FILE *partitions = fopen("/proc/partitions", "re");
     if (partitions == NULL)
@@ -76,7 +85,7 @@ static int find_device(const struct stat *image, struct loop *out, struct error 
             device_major != LOOP_MAJOR_NUMBER || kibibytes != (unsigned long long)image->st_size / 1024 ||
             open_device(device_minor, out) < 0)
             continue;
-        if (shows_image(out->fd, image)) {
+        if (shows_image(out->fd, image, name)) {
             found = 1;
         } else {
             (void)close(out->fd);
@@ -87,26 +96,34 @@ static int find_device(const struct stat *image, struct loop *out, struct error 
     return found;
 }
 
-/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. */
-static int configure_in_two_steps(int device, int image_fd)
+/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay for ever: so the
+ * real uid is root's meanwhile, and the caller may not send signals (kill(2)). */
+static int configure_in_two_steps(int device, int image_fd, const char *name)
 {
     struct loop_info64 info = {.lo_flags = wanted_flags};
-    if (ioctl(device, LOOP_SET_FD, image_fd) < 0)
+    set_name(&info, name);
+    uid_t caller = getuid();
+    if (setresuid(0, 0, 0) < 0)
         return -1;
-    if (ioctl(device, LOOP_SET_STATUS64, &info) == 0)
-        return 0;
+    int result = ioctl(device, LOOP_SET_FD, image_fd);
     int saved = errno;
-    (void)ioctl(device, LOOP_CLR_FD, 0);
+    if (result == 0 && (result = ioctl(device, LOOP_SET_STATUS64, &info)) < 0) {
+        saved = errno;
+        (void)ioctl(device, LOOP_CLR_FD, 0);
+    }
+    if (setresuid(caller, 0, 0) < 0)
+        return -1;
     errno = saved;
-    return -1;
+    return result;
 }
 
-static int configure(int device, int image_fd)
+static int configure(int device, int image_fd, const char *name)
 {
     struct loop_config config = {.fd = (__u32)image_fd, .info = {.lo_flags = wanted_flags}};
+    set_name(&config.info, name);
     if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
         return 0;
-    return errno == EINVAL || errno == ENOTTY || errno == ENOSYS ? configure_in_two_steps(device, image_fd) : -1;
+    return errno == EINVAL || errno == ENOTTY || errno == ENOSYS ? configure_in_two_steps(device, image_fd, name) : -1;
 }
 
 static int new_device(int control, int image_fd, const char *name, struct loop *out, struct error *e)
@@ -124,7 +141,7 @@ static int new_device(int control, int image_fd, const char *name, struct loop *
             short_pause(); /* udev or devtmpfs is about to make the node */
             continue;
         }
-        if (configure(out->fd, image_fd) == 0)
+        if (configure(out->fd, image_fd, name) == 0)
             return 0;
         int saved = errno;
         (void)close(out->fd);
@@ -137,14 +154,19 @@ static int new_device(int control, int image_fd, const char *name, struct loop *
 }
 
 /* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is seen
- * by this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open it. */
+ * by this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open it. But they
+ * can stop a process that holds it (kill(2): the real uid is theirs), so nobody waits for it longer than a second: it only
+ * saves loop devices. */
 static int find_or_make(int control, int image_fd, const struct stat *st, const char *name, struct loop *out,
                         struct error *e)
 {
-    while (flock(control, LOCK_EX) < 0)
-        if (errno != EINTR)
-            return error_set(e, errno, "cannot lock /dev/loop-control");
-    int found = find_device(st, out, e);
+    int found = 0;
+    for (int try = 0; try < TRIES && found == 0 && flock(control, LOCK_EX | LOCK_NB) < 0; try++) {
+        short_pause();
+        found = find_device(st, name, out, e);
+    }
+    if (found == 0)
+        found = find_device(st, name, out, e);
     if (found == 0)
         found = new_device(control, image_fd, name, out, e);
     (void)flock(control, LOCK_UN);
@@ -157,7 +179,7 @@ int loop_attach(int image_fd, const char *name, struct loop *out, struct error *
     struct stat st;
     if (fstat(image_fd, &st) < 0)
         return error_set(e, errno, "cannot examine image %s", name);
-    int found = find_device(&st, out, e);
+    int found = find_device(&st, name, out, e);
     if (found != 0)
         return found < 0 ? -1 : 0;
     CLEANUP_CLOSE int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -165,7 +187,7 @@ int loop_attach(int image_fd, const char *name, struct loop *out, struct error *
         return error_set(e, errno, "cannot open /dev/loop-control; is the kernel module `loop` loaded?");
     if (find_or_make(control, image_fd, &st, name, out, e) < 0)
         return -1;
-    if (shows_image(out->fd, &st))
+    if (shows_image(out->fd, &st, name))
         return 0;
     (void)close(out->fd);
     out->fd = -1;

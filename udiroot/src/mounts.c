@@ -239,13 +239,15 @@ int mount_bind(int proc, const struct bind *b, struct error *e)
                : error_set(e, errno, "cannot mount at %s in the container", b->name);
 }
 
-/* Nobody can reach a mount that another one covers exactly; the kernel does not let us change it either. */
-static bool is_covered(const struct mount_table *table, size_t index)
+/* Nobody can reach a mount that another one covers; the kernel does not let us change it either. The order of the table
+ * does not tell which one is on top: what arrives by propagation is put beneath what is there. */
+static bool is_covered(int proc, const struct mount_entry *entry)
 {
-    for (size_t later = index + 1; later < table->count; later++)
-        if (strcmp(table->items[later].point, table->items[index].point) == 0)
-            return true;
-    return false;
+    if (strcmp(entry->point, "/") == 0)
+        return false;
+    CLEANUP_CLOSE int fd = kernel_open_no_symlinks(entry->point);
+    unsigned long id = fd < 0 ? 0 : mount_id(proc, fd);
+    return id != 0 && id != entry->id;
 }
 
 static unsigned missing_attributes(const struct mount_entry *entry, bool writable)
@@ -267,7 +269,7 @@ static int examine(int proc, bool writable, bool mend, struct error *e)
     int lacking = 0;
     for (size_t i = 0; i < table.count && lacking >= 0; i++) {
         unsigned missing = missing_attributes(&table.items[i], writable);
-        if (missing == 0 || is_covered(&table, i))
+        if (missing == 0 || is_covered(proc, &table.items[i]))
             continue;
         if (mend) {
             lacking = add_attributes(proc, &table.items[i], missing, e) < 0 ? -1 : lacking;

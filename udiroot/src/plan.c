@@ -68,6 +68,15 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
     }
 }
 
+int plan_check(const struct config *config, struct error *e)
+{
+    for (size_t i = 0; i < config->site_fs.count; i++)
+        if ((config->site_fs.items[i].flags & VOLUME_PER_NODE_CACHE) != 0)
+            return error_set(e, 0, "siteFs %s: perNodeCache is not supported by this version yet; remove it",
+                             config->site_fs.items[i].to);
+    return 0;
+}
+
 void plan_make(const struct plan_subject *s, struct plan *out)
 {
     const struct config *config = s->config;

@@ -55,6 +55,8 @@ struct plan_subject { /* whom and what the container is for */
     const char *hosts; /* text of /var/hostsfile, or NULL */
 };
 
+/* What the configuration asks for and this version cannot do yet is refused, never left out. */
+int plan_check(const struct config *config, struct error *e);
 void plan_make(const struct plan_subject *subject, struct plan *out);
 /* One line per step, the same text for equal containers: what a prepared environment is recognised by. */
 char *plan_describe(const struct plan *plan, const struct plan_subject *subject);

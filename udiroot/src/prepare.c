@@ -22,9 +22,12 @@ static int remove_environment(struct prepare *s, const char *name, struct error 
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    if (state_has(environment, "shown") && umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 &&
-        errno != EINVAL && errno != ENOENT)
-        return error_set(e, errno, "cannot unmount %s", s->config->udi_mount);
+    if (state_has(environment, "shown")) { /* the tree, and the mount that it is attached to */
+        while (umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+            continue;
+        if (errno != EINVAL && errno != ENOENT)
+            return error_set(e, errno, "cannot unmount %s", s->config->udi_mount);
+    }
     CLEANUP_FREE char *pin = text_format("%s/%s/ns", s->path, name);
     while (umount2(pin, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
         continue;
@@ -53,7 +56,9 @@ static int remove_debris(struct prepare *s, struct error *e)
     for (size_t i = 0; i < names.count && result == 0; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
         CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
-        if (environment >= 0 && pinned < 0)
+        if (pinned < 0 && errno != ENOENT)
+            result = error_set(e, errno, "cannot examine %s/%s", s->path, names.items[i]);
+        else if (environment >= 0 && pinned < 0)
             result = remove_environment(s, names.items[i], e);
     }
     strings_free(&names);
@@ -155,7 +160,7 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
 }
 
 /* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. The tree of an image that has an
- * ACL is not shown: udiMount is open to every user of the node. */
+ * ACL is not shown, nor is one that its user can write: udiMount is open to every user of the node. */
 static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
 {
     struct mount_table table;
@@ -167,12 +172,22 @@ static int show_tree(struct prepare *s, int proc, int environment, int tree, str
     mount_table_free(&table);
     if (occupied)
         return 0;
-    CLEANUP_CLOSE int target = rootfs_open_udi_mount(s->config, e);
-    if (target < 0 || upper_write(environment, "shown", "", 0, e) < 0)
+    CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
+    if (bare < 0 || upper_write(environment, "shown", "", 0, e) < 0)
         return -1;
+    /* Attached to a shared mount, the tree would be copied to all its peers and slaves, and stay there: an unmount takes
+     * only copies without submounts along. So its parent is a mount of ours that shares with nobody. */
+    const struct kernel_fd_path name = kernel_fd_path(bare);
+    if (mount(name.text, name.text, NULL, MS_BIND, NULL) < 0)
+        return error_set(e, errno, "cannot prepare %s for the container", s->config->udi_mount);
+    CLEANUP_CLOSE int target = rootfs_open_udi_mount(s->config, e);
+    if (target < 0)
+        return -1;
+    if (mount(NULL, kernel_fd_path(target).text, NULL, MS_PRIVATE, NULL) < 0)
+        return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
     if (kernel_attach_mount(tree, target) < 0)
         return error_set(e, errno, "cannot show the container at %s", s->config->udi_mount);
-    if (kernel_change_mount(tree, true, 0, PROPAGATE_PRIVATE) < 0)
+    if (mount(NULL, kernel_fd_path(tree).text, NULL, MS_PRIVATE | MS_REC, NULL) < 0)
         return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
     return 0;
 }
@@ -222,10 +237,10 @@ static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
 }
 
 static int fill_environment(struct prepare *s, int environment, const struct plan *plan,
-                            const struct plan_subject *subject, int proc, const char *holder, struct error *e)
+                            const struct plan_subject *subject, int proc, const char *hosts, const char *holder,
+                            struct error *e)
 {
     CLEANUP_FREE char *text = plan_describe(plan, subject);
-    const char *hosts = subject->hosts != NULL ? subject->hosts : "";
     if (upper_write(environment, "plan", text, strlen(text), e) < 0 ||
         upper_write(environment, "hosts", hosts, strlen(hosts), e) < 0 || upper_write(environment, "ns", "", 0, e) < 0)
         return -1;
@@ -236,13 +251,13 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     CLEANUP_CLOSE int container = -1, tree = -1;
     if (build_apart(plan, subject, proc, &container, &tree, e) < 0)
         return -1;
-    if (tree >= 0 && !subject->image->meta.restricted && show_tree(s, proc, environment, tree, e) < 0)
+    if (tree >= 0 && !plan->writable && !subject->image->meta.restricted && show_tree(s, proc, environment, tree, e) < 0)
         return -1;
     return pin_namespace(environment, container, e); /* last: what is pinned is complete */
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
-                  const char *holder, struct error *e)
+                  const char *hosts, const char *holder, struct error *e)
 {
     CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
     if (name == NULL)
@@ -250,7 +265,7 @@ int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    if (fill_environment(s, environment, plan, subject, proc, holder, e) == 0)
+    if (fill_environment(s, environment, plan, subject, proc, hosts, holder, e) == 0)
         return 0;
     struct error second;
     (void)remove_environment(s, name, &second); /* the first error is the one to report */
@@ -262,33 +277,35 @@ static bool is_unheld(int environment)
     CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
     struct strings names = {0};
     struct error ignored;
-    bool unheld = holders < 0 || (state_list(holders, (uid_t)-1, &names, &ignored) == 0 && names.count == 0);
+    bool unheld = holders < 0 ? errno == ENOENT
+                              : state_list(holders, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
     strings_free(&names);
     return unheld;
 }
 
-/* Mounts at or below `base` in the host's table, newest first, until the kernel shows none: stacks need several rounds.
- */
+/* Mounts at or below `base` in the host's table until the kernel shows none. Always the one with the shortest path, with
+ * all below it: a longer path can lead through directories of users, who would turn it to another mount of the host. */
 static int unmount_all(int proc, const char *base, struct error *e)
 {
-    for (int round = 0; round < 64; round++) {
+    for (int round = 0; round < 4096; round++) {
         struct mount_table table;
         if (mount_table_read(proc, &table, e) < 0)
             return -1;
-        size_t left = 0;
-        int failure = 0;
-        for (size_t i = table.count; i-- > 0;)
-            if (path_is_below(table.items[i].point, base)) {
-                left++;
-                if (umount2(table.items[i].point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL &&
-                    errno != ENOENT)
-                    failure = errno;
-            }
+        const char *shortest = NULL;
+        for (size_t i = 0; i < table.count; i++) {
+            const char *point = table.items[i].point;
+            if (path_is_below(point, base) && (shortest == NULL || strlen(point) < strlen(shortest)))
+                shortest = point;
+        }
+        bool done = shortest == NULL;
+        int failure = done || umount2(shortest, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : errno;
+        if (failure != 0 && failure != EINVAL && failure != ENOENT)
+            (void)error_set(e, failure, "cannot unmount %s", shortest);
         mount_table_free(&table);
-        if (left == 0)
+        if (done)
             return 0;
-        if (failure != 0)
-            return error_set(e, failure, "cannot unmount %s", base);
+        if (failure != 0 && failure != EINVAL && failure != ENOENT)
+            return -1;
     }
     return error_set(e, 0, "%s is still mounted although it was unmounted again and again; see /proc/self/mountinfo",
                      base);
@@ -309,5 +326,7 @@ int prepare_release(struct prepare *s, int proc, const char *holder, struct erro
     strings_free(&names);
     if (result < 0 || holder != NULL)
         return result;
-    return unmount_all(proc, s->config->udi_mount, e) < 0 ? -1 : unmount_all(proc, s->config->loop_mount, e);
+    if (unmount_all(proc, s->config->udi_mount, e) < 0)
+        return -1;
+    return s->config->loop_mount != NULL ? unmount_all(proc, s->config->loop_mount, e) : 0;
 }

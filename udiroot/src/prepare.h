@@ -25,9 +25,10 @@ void prepare_close(struct prepare *state);
 /* Adds `holder` to the environment of this plan and host list: 1 when there was one, 0 when there was none. */
 int prepare_join(struct prepare *state, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
                  struct error *e);
-/* Builds an environment and pins it, held by `holder`. Undone on failure. Returns in the host's namespace. */
+/* Builds an environment and pins it, held by `holder`. Undone on failure. Returns in the host's namespace. `hosts` is
+ * the list as it was given ("" for none), a hundredth of the file that it becomes. */
 int prepare_build(struct prepare *state, const struct plan *plan, const struct plan_subject *subject, int proc,
-                  const char *holder, struct error *e);
+                  const char *hosts, const char *holder, struct error *e);
 /* Takes `holder` (NULL: everybody) off every environment and removes those that nobody holds any more. */
 int prepare_release(struct prepare *state, int proc, const char *holder, struct error *e);
 

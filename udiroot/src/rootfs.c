@@ -16,6 +16,7 @@
 #include "loop.h"
 #include "mounts.h"
 #include "text.h"
+#include "trust.h"
 
 /* Room for what is not the image's: /etc files and mount points. Bounds what a writable root can take from the node. */
 static const char tmpfs_options[] = "mode=0755,size=256m,nr_inodes=65536";
@@ -45,16 +46,15 @@ int rootfs_open_udi_mount(const struct config *config, struct error *e)
 {
     if (mkdir(config->udi_mount, 0755) < 0 && errno != EEXIST && errno != EROFS)
         return error_set(e, errno, "cannot create udiMount %s", config->udi_mount);
-    int fd = kernel_open_no_symlinks(config->udi_mount);
+    struct error cause;
+    int fd = trust_open(config->udi_mount, 0, "root", false, &cause);
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return error_set(e, errno, "cannot open udiMount %s (no component may be a symbolic link)", config->udi_mount);
-    if (S_ISDIR(st.st_mode) && st.st_uid == 0 && (st.st_mode & 022) == 0)
+    if (fd < 0)
+        return error_set(e, 0, "udiMount cannot be used: %s", cause.text);
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
         return fd;
     (void)close(fd);
-    return error_set(e, 0,
-                     "udiMount %s must be a directory of root that nobody else can write (chown root, chmod go-w)",
-                     config->udi_mount);
+    return error_set(e, 0, "udiMount %s is not a directory", config->udi_mount);
 }
 
 static int make_scratch(struct site *site, const struct plan_step *step, struct error *e)
@@ -62,7 +62,11 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
     CLEANUP_CLOSE int base = rootfs_open_udi_mount(site->subject->config, e);
     if (base < 0)
         return -1;
-    const char *options = strcmp(step->source, "tmpfs") == 0 ? tmpfs_options : NULL; /* ramfs knows no limits */
+    bool bounded = strcmp(step->source, "tmpfs") == 0;
+    if (!bounded && site->subject->config->mount_udi_root_writable)
+        return error_set(e, 0, "a writable container (mountUdiRootWritable=1) needs rootfsType=tmpfs: a %s has no limit",
+                         step->source);
+    const char *options = bounded ? tmpfs_options : NULL;
     if (mount("shifter", kernel_fd_path(base).text, step->source, MS_NOSUID | MS_NODEV, options) < 0)
         return error_set(e, errno, "cannot mount a %s (rootfsType) on %s", step->source, step->target);
     if ((site->scratch = kernel_open_no_symlinks(step->target)) < 0 || fchdir(site->scratch) < 0)

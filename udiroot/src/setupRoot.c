@@ -28,8 +28,11 @@ struct request {
     gid_t gid;
 };
 
-static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-N \"HOST/COUNT ...\"] [-J HOLDER] [-V] "
-                            "TYPE IDENTIFIER";
+static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-N \"HOST/COUNT ...\" | -N @-] [-J HOLDER] "
+                            "[-V] TYPE IDENTIFIER";
+
+/* Bytes of -N, with which environments are compared (state.c), and of /var/hostsfile: more than 50000 nodes. */
+enum { HOSTS_LIMIT = 1 << 20, HOSTSFILE_LIMIT = 64 << 20 };
 
 static int parse_id(const char *text, const char *option, unsigned *out, struct error *e)
 {
@@ -88,6 +91,33 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
     return 0;
 }
 
+/* -N @-: the list comes on standard input, because the kernel limits one argument to 128 KiB (execve(2)). */
+static int read_hosts(char **out, struct error *e)
+{
+    size_t length = 0, size = 0;
+    for (;;) {
+        if (length + 1 >= size) {
+            size = size == 0 ? 65536 : size * 2;
+            *out = text_grow(*out, size, 1);
+        }
+        ssize_t got = read(STDIN_FILENO, *out + length, size - length - 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return error_set(e, errno, "-N @-: cannot read the host list from standard input");
+        length += (size_t)got;
+        if (length > HOSTS_LIMIT)
+            return error_set(e, 0, "-N @-: the host list is longer than %d bytes", HOSTS_LIMIT);
+        (*out)[length] = '\0';
+        if (got > 0)
+            continue;
+        (*out)[strcspn(*out, "\n")] = '\0'; /* one line */
+        return 0;
+    }
+}
+
+static const char host_characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
 /* "h1/2 h2/1" becomes h1, h1, h2, a line each: section 10.3. */
 static int expand_hosts(const char *text, char **out, struct error *e)
 {
@@ -99,12 +129,17 @@ static int expand_hosts(const char *text, char **out, struct error *e)
             continue;
         char *slash = strchr(item, '/'), *end = NULL;
         unsigned long count = slash != NULL ? strtoul(slash + 1, &end, 10) : 0;
-        if (slash == NULL || slash == item || count == 0 || count > 65536 || *end != '\0') {
+        if (slash == NULL || slash == item || count == 0 || count > 65536 || *end != '\0' ||
+            strspn(item, host_characters) != (size_t)(slash - item)) {
             free(lines);
             return error_set(e, 0, "-N: '%s' is not HOST/COUNT with a count of at least 1", item);
         }
         *slash = '\0';
         size_t length = strlen(item);
+        if (used + count * (length + 1) > HOSTSFILE_LIMIT) {
+            free(lines);
+            return error_set(e, 0, "-N: /var/hostsfile would have more than %d bytes", HOSTSFILE_LIMIT);
+        }
         lines = text_grow(lines, used + count * (length + 1) + 1, 1);
         while (count-- > 0)
             used += (size_t)sprintf(lines + used, "%s\n", item);
@@ -129,14 +164,22 @@ static int prepare(const struct request *q, struct error *e)
     struct account account;
     struct image image;
     struct plan plan;
-    CLEANUP_FREE char *hosts = NULL;
-    if (q->hosts != NULL && expand_hosts(q->hosts, &hosts, e) < 0)
+    CLEANUP_FREE char *hosts = NULL, *read_list = NULL;
+    const char *list = q->hosts;
+    if (list != NULL && strcmp(list, "@-") == 0) {
+        if (read_hosts(&read_list, e) < 0)
+            return -1;
+        list = read_list;
+    }
+    if (list == NULL)
+        list = "";
+    if (*list != '\0' && expand_hosts(list, &hosts, e) < 0)
         return -1;
-    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
+    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 || plan_check(&config, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
         return -1;
     CLEANUP_CLOSE int store = image_store_open(&config, e);
-    if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 ||
+    if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 || image_read_meta(&image, e) < 0 ||
         image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
         return -1;
     struct plan_subject subject = {
@@ -151,9 +194,9 @@ static int prepare(const struct request *q, struct error *e)
         return -1;
     int result = prepare_open(&config, true, &state, e);
     if (result == 0)
-        result = prepare_join(&state, caller.uid, text, hosts != NULL ? hosts : "", q->holder, e);
+        result = prepare_join(&state, caller.uid, text, list, q->holder, e);
     if (result == 0)
-        result = prepare_build(&state, &plan, &subject, proc, q->holder, e);
+        result = prepare_build(&state, &plan, &subject, proc, list, q->holder, e);
     prepare_close(&state);
     return result < 0 ? -1 : 0;
 }

@@ -59,22 +59,32 @@ static int open_image(struct run *r, struct error *e)
     if (r->spec.type == IMAGE_ID)
         return image_open(store, &r->config, r->spec.tag, &r->image, e);
     int known = image_index_lookup(store, &r->config, &r->spec, id, e);
-    if (known == 1) {
-        CLEANUP_FREE char *client = text_format("%s/bin/shifterimg", r->config.udi_root_path);
-        known = image_gateway_lookup(client, &r->spec, r->caller.uid, r->caller.gid, id, e);
-    }
+    if (known == 1)
+        known = image_gateway_lookup(&r->config, &r->spec, &r->process, &r->caller, id, e);
     return known < 0 ? -1 : image_open(store, &r->config, id, &r->image, e);
+}
+
+/* Section 5.3: SHIFTER_<name>, else Slurm's; an empty one asks for nothing. */
+static const char *asked_for(const struct run *r, const char *name)
+{
+    CLEANUP_FREE char *plain = text_format("SHIFTER_%s", name), *spank = text_format("SLURM_SPANK_SHIFTER_%s", name);
+    const char *value = environ_get(&r->outer, plain);
+    if (value == NULL || *value == '\0')
+        value = environ_get(&r->outer, spank);
+    return value != NULL && *value != '\0' ? value : NULL;
 }
 
 static int refuse_unsupported(const struct run *r, struct error *e)
 {
-    if (r->options.volumes.count > 0 || environ_get(&r->outer, "SHIFTER_VOLUME") != NULL)
+    const char *volumes = asked_for(r, "VOLUME");
+    const char *modules = r->options.modules != NULL ? r->options.modules : asked_for(r, "MODULE");
+    if (r->options.volumes.count > 0 || volumes != NULL)
         return error_set(e, 0, "user volumes (--volume, SHIFTER_VOLUME) are not supported by this version yet");
-    if (r->options.modules != NULL && strcasecmp(r->options.modules, "none") != 0)
-        return error_set(e, 0, "modules (--module) are not supported by this version yet");
+    if (modules != NULL && strcasecmp(modules, "none") != 0)
+        return error_set(e, 0, "modules (--module, SHIFTER_MODULE) are not supported by this version yet");
     if (r->spec.type == IMAGE_LOCAL)
         return error_set(e, 0, "local: images are not supported by this version yet");
-    return 0;
+    return plan_check(&r->config, e);
 }
 
 /* Section 7.3. */
@@ -171,9 +181,10 @@ static int decide(struct run *r, struct error *e)
     privilege_as_root();
     int opened = open_image(r, e);
     privilege_as_user(&r->caller);
-    if (opened < 0 ||
-        image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups, r->caller.group_count, e) < 0)
+    if (opened < 0 || image_read_meta(&r->image, e) < 0)
         return -1;
+    if (image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups, r->caller.group_count, e) < 0)
+        return image_unavailable(r->spec.tag, e); /* what was asked for, not the id behind it */
     if (r->options.verbose) {
         for (size_t i = 0; i < r->config.remarks.count; i++)
             (void)dprintf(STDERR_FILENO, "shifter: %s\n", r->config.remarks.items[i]);
@@ -220,10 +231,12 @@ static void go_to_workdir(const struct run *r)
     CLEANUP_CLOSE int directory = root < 0 ? -1 : kernel_open_in_root(root, wanted);
     if (directory >= 0 && fchdir(directory) == 0)
         return;
-    if (r->workdir != NULL)
-        (void)dprintf(STDERR_FILENO,
-                      "shifter: cannot change to working directory %s in the container: %s; staying in /\n", wanted,
-                      strerror(errno));
+    struct error e; /* makes the image's text fit for a terminal */
+    if (r->workdir == NULL)
+        return;
+    (void)error_set(&e, 0, "cannot change to working directory %.1000s in the container: %s; staying in /", wanted,
+                    strerror(errno));
+    (void)fail(&e);
 }
 
 static int execute(struct run *r)
@@ -262,6 +275,8 @@ int main(int argc, char **argv)
     int identity = caller_of_process(&r.caller, &identity_error);
     if (identity == 0)
         privilege_as_user(&r.caller);
+    else if (setresgid(getgid(), getgid(), getgid()) < 0 || setresuid(getuid(), getuid(), getuid()) < 0)
+        return EXIT_SHIFTER; /* nothing of root's is needed to say what is wrong */
     if (options_parse(argc, argv, &r.options, &e) < 0)
         return fail(&e);
     if (r.options.action == ACTION_HELP)

@@ -82,6 +82,7 @@ int state_open_namespace(int environment)
     if (fd < 0 || (fstatfs(fd, &fs) == 0 && fs.f_type == NSFS))
         return fd;
     (void)close(fd);
+    errno = ENOENT; /* not, or no longer, pinned */
     return -1;
 }
 

@@ -32,7 +32,7 @@ char *state_path(const struct config *config);
 /* A directory that only root can have filled: reached through no symbolic link, root's, mode 0700. */
 int state_open_trusted(const char *path);
 int state_open_environment(int directory, const char *name);
-/* The namespace an environment pins, or -1 when it is not, or no longer, pinned. */
+/* The namespace an environment pins, or -1; errno is ENOENT when it is not, or no longer, pinned. */
 int state_open_namespace(int environment);
 /* Not faccessat(2), which asks for the real uid: the caller's. */
 bool state_has(int directory, const char *name);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Volume maps, `from:to[:flag]...` joined with `;` (spec: runtime contract, section 8). Parsing only: no file access.
+ *
+ * A backslash takes the next character into a name; so do double quotes around a whole map, except for ':' and '\\'.
+ * Blanks around a map are insignificant; in the site's maps a blank also ends a map, as a semicolon does.
  */
 #ifndef SHIFTER_VOLUMES_H
 #define SHIFTER_VOLUMES_H
@@ -24,6 +27,7 @@ struct volume {
     char *to;               /* same */
     unsigned flags;         /* enum volume_flags */
     uint64_t cache_size;    /* bytes, with VOLUME_PER_NODE_CACHE */
+    uint64_t cache_block;   /* bytes; has no effect but is part of the signature */
 };
 
 struct volumes {
@@ -33,9 +37,14 @@ struct volumes {
 
 enum volume_origin { VOLUME_OF_SITE, VOLUME_OF_USER };
 
-/* Appends the maps of `text` to `out`. A bad map is an error that names it; characters are never dropped. */
+/* Appends the maps of `text` to `out`. A bad map is an error that names it, and then none is appended; characters are
+ * never dropped. */
 int volumes_parse(const char *text, enum volume_origin origin, struct volumes *out, struct error *e);
-char *volumes_signature(const struct volumes *v); /* canonical sorted text of section 8.4; caller frees */
+/* May this origin mount at `to`, a cleaned path? Applied to the text, and again to what it resolves to. */
+int volumes_check_target(const char *to, enum volume_origin origin, struct error *e);
+/* The canonical text of section 8.4, which volumes_parse reads back: sorted, unless one map covers or feeds another and
+ * sorting would swap them; then in the order given. The caller frees it. */
+char *volumes_signature(const struct volumes *v);
 void volumes_free(struct volumes *v);
 
 #endif

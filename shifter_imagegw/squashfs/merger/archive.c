@@ -202,6 +202,22 @@ void archive_close(struct archive *a)
     memset(a, 0, sizeof *a);
 }
 
+int archive_check_export(struct archive *a, struct error *e)
+{
+    void *table;
+    if (a->super.export_table_start == ABSENT)
+        return 0;
+    if (archive_load_table(a, a->super.export_table_start, a->super.inode_count, sizeof(uint64_t), &table, e) < 0)
+        return -1;
+    const uint64_t *references = table;
+    struct metadata_cursor c;
+    int result = 0;
+    for (size_t i = 0; result == 0 && i < a->super.inode_count; i++)
+        result = metadata_seek(&c, a->super.inode_table_start, a->super.directory_table_start, le64toh(references[i]), e);
+    free(table);
+    return result;
+}
+
 int archive_holds_data(const struct archive *a, uint64_t start, uint64_t size)
 {
     uint64_t end = a->super.inode_table_start;

@@ -94,6 +94,9 @@ int archive_load_xattrs(struct archive *a, struct error *e);
 /* Reads a table of `count` items of `item` bytes whose list of blocks is at `start`; *out is to be freed. */
 int archive_load_table(struct archive *a, uint64_t start, size_t count, size_t item, void **out, struct error *e);
 
+/* Checks the export table, which nothing here needs but a kernel reads when it is there. */
+int archive_check_export(struct archive *a, struct error *e);
+
 /* Whether [start, start + size) lies in the archive's data area. */
 int archive_holds_data(const struct archive *a, uint64_t start, uint64_t size);
 

@@ -103,15 +103,34 @@ static int read_file(struct fields *f, struct tree *t, struct inode *inode, int 
     return read_blocks(f, t, file, e);
 }
 
+/* The index of a long listing, by which a kernel finds names; nothing of it is kept. */
+static int check_index(struct fields *f, uint16_t count, struct error *e)
+{
+    const struct archive *a = f->archive;
+    for (unsigned i = 0; i < count && !f->failed; i++) {
+        (void)field32(f); /* offset in the listing */
+        uint32_t block = field32(f);
+        uint32_t length = field32(f); /* of the name, less one */
+        uint8_t name[TREE_NAME_MAX];
+        if (f->failed)
+            break;
+        if (length >= sizeof name || block >= a->directory_table_end - a->super.directory_table_start)
+            return error_damaged(e, "the index of a directory points outside its table");
+        field(f, name, (size_t)length + 1);
+    }
+    return f->failed ? -1 : 0;
+}
+
 static int read_directory(struct fields *f, struct inode *inode, int extended, struct error *e)
 {
     struct directory_content *d = &inode->content.directory;
+    uint16_t indexed = 0;
     if (extended) {
         (void)field32(f); /* names */
         d->listing_size = field32(f);
         d->listing_block = field32(f);
         (void)field32(f); /* parent */
-        (void)field16(f); /* entries of the index, which is not needed to read everything */
+        indexed = field16(f);
         d->listing_offset = field16(f);
         inode->xattrs = field32(f);
     } else {
@@ -123,7 +142,7 @@ static int read_directory(struct fields *f, struct inode *inode, int extended, s
     }
     if (!f->failed && d->listing_offset >= SQFS_META_BLOCK_SIZE)
         return error_damaged(e, "a directory listing starts outside its block");
-    return f->failed ? -1 : 0;
+    return check_index(f, indexed, e);
 }
 
 static int read_symlink(struct fields *f, struct tree *t, struct inode *inode, int extended, struct error *e)

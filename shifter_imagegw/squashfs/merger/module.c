@@ -14,6 +14,7 @@
 #include "overlay.h"
 #include "reader.h"
 
+static PyObject *file_error;    /* an OSError; the place of the file name holds the index of the archive, if it is one */
 static PyObject *archive_error; /* (archive, reason) */
 static PyObject *entry_error;   /* (archive, entry, reason) */
 
@@ -22,12 +23,11 @@ static PyObject *entry_error;   /* (archive, entry, reason) */
 static PyObject *raise_error(const struct error *e)
 {
     PyObject *arguments = NULL;
-    PyObject *type = PyExc_OSError;
+    PyObject *type = file_error;
     switch (e->kind) {
     case ERROR_CANCELLED: return NULL; /* the check's own exception */
     case ERROR_MEMORY: return PyErr_NoMemory();
     case ERROR_SYSTEM: {
-        /* The place of OSError's file name holds the index of the archive: its name is the caller's business. */
         PyObject *reason = PyUnicode_FromFormat("%s: %s", e->text, strerror(e->errnum));
         arguments = e->archive == ERROR_NO_ARCHIVE ? Py_BuildValue("(iN)", e->errnum, reason)
                                                    : Py_BuildValue("(iNi)", e->errnum, reason, e->archive);
@@ -216,6 +216,8 @@ static struct view *view_open(int fd)
     if (result == 0)
         result = check_xattrs(v, &e);
     if (result == 0)
+        result = archive_check_export(&v->archive, &e);
+    if (result == 0)
         count_names(&v->tree, v->root);
     PyEval_RestoreThread(caller.thread);
     if (result == 0)
@@ -345,11 +347,11 @@ static PyModuleDef definition = {
     NULL,
 };
 
-static int add_exception(PyObject *module, const char *name, PyObject **exception)
+static int add_exception(PyObject *module, const char *name, PyObject *base, PyObject **exception)
 {
     char full[64];
     (void)snprintf(full, sizeof full, "shifter_imagegw.squashfs._merger.%s", name);
-    *exception = PyErr_NewException(full, PyExc_ValueError, NULL);
+    *exception = PyErr_NewException(full, base, NULL);
     if (*exception == NULL)
         return -1;
     Py_INCREF(*exception); /* the module takes one, we keep one */
@@ -359,8 +361,9 @@ static int add_exception(PyObject *module, const char *name, PyObject **exceptio
 PyMODINIT_FUNC PyInit__merger(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    if (module == NULL || add_exception(module, "ArchiveError", &archive_error) < 0 ||
-        add_exception(module, "EntryError", &entry_error) < 0) {
+    if (module == NULL || add_exception(module, "FileError", PyExc_OSError, &file_error) < 0 ||
+        add_exception(module, "ArchiveError", PyExc_ValueError, &archive_error) < 0 ||
+        add_exception(module, "EntryError", PyExc_ValueError, &entry_error) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

@@ -17,7 +17,8 @@ struct reader {
     struct tree *tree;
     enum reading reading;
     const struct control *control;
-    uint32_t *known; /* inode number -> index in the tree, or TREE_NONE; a number seen twice is a hard link */
+    uint32_t *known; /* inode number -> index in the tree and one, or 0; a number seen twice is a hard link */
+    uint64_t listings_left; /* bytes that the listings not read yet can have: no two directories share one */
     struct path path;
 };
 
@@ -85,8 +86,8 @@ static int read_inode(struct reader *r, uint64_t reference, uint32_t number, uin
     struct tree *t = r->tree;
     if (number == 0 || number > r->archive->super.inode_count)
         return error_damaged(e, "inode number %u of %u", number, r->archive->super.inode_count);
-    if (r->known[number] != TREE_NONE) {
-        *index = r->known[number];
+    if (r->known[number] != 0) {
+        *index = r->known[number] - 1;
         if (t->inodes[*index].type == INODE_DIRECTORY)
             return error_damaged(e, "directory inode %u has two names", number);
         return 0;
@@ -97,7 +98,7 @@ static int read_inode(struct reader *r, uint64_t reference, uint32_t number, uin
         return -1;
     if (t->inodes[*index].number != number)
         return error_damaged(e, "inode %u calls itself %u", number, t->inodes[*index].number);
-    r->known[number] = *index;
+    r->known[number] = *index + 1;
     return r->reading == READ_LAYER ? interpret(r, *index, e) : 0;
 }
 
@@ -163,6 +164,9 @@ static int read_listing(struct reader *r, const struct directory_content *d, str
     const sqfs_super_t *s = &r->archive->super;
     /* The size counts "." and "..", which are not stored, as 3 bytes. */
     l->left = d->listing_size > 3 ? d->listing_size - 3 : 0;
+    if (l->left > r->listings_left)
+        return error_damaged(e, "its directories list more than their table holds");
+    r->listings_left -= l->left;
     uint64_t reference = (uint64_t)d->listing_block << 16 | d->listing_offset;
     if (l->left > 0 &&
         metadata_seek(&l->cursor, s->directory_table_start, r->archive->directory_table_end, reference, e) < 0)
@@ -231,10 +235,28 @@ static int read_root(struct reader *r, uint32_t *root, struct error *e)
         return error_damaged(e, "the root is no directory");
     if (inode->number == 0 || inode->number > r->archive->super.inode_count)
         return error_damaged(e, "inode number %u of %u", inode->number, r->archive->super.inode_count);
-    r->known[inode->number] = *root;
+    r->known[inode->number] = *root + 1;
     if (r->reading == READ_LAYER && interpret(r, *root, e) < 0)
         return -1;
     return read_directory(r, *root, 0, e);
+}
+
+/* What the directory table can hold: 8 KiB for each of its blocks. Bounds memory where listings overlap. */
+static int measure_directory_table(struct archive *a, uint64_t *size, struct error *e)
+{
+    uint64_t position = a->super.directory_table_start;
+    *size = 0;
+    while (a->directory_table_end - position > sizeof(uint16_t)) {
+        uint16_t header;
+        if (archive_read_at(a, position, &header, sizeof header, e) < 0)
+            return -1;
+        uint64_t stored = sizeof header + (le16toh(header) & 0x7fff);
+        *size += SQFS_META_BLOCK_SIZE;
+        if (stored > a->directory_table_end - position)
+            break; /* the list of another table's blocks, which follows them */
+        position += stored;
+    }
+    return 0;
 }
 
 int reader_read(struct archive *a, struct tree *t, enum reading reading, const struct control *control, uint32_t *root,
@@ -246,10 +268,11 @@ int reader_read(struct archive *a, struct tree *t, enum reading reading, const s
     uint64_t table = a->super.directory_table_start - a->super.inode_table_start;
     if (numbers > TREE_MAX_INODES || numbers / (SQFS_META_BLOCK_SIZE / 20) > table)
         return error_damaged(e, "counts %u inodes", a->super.inode_count);
-    r.known = malloc(numbers * sizeof *r.known);
+    if (measure_directory_table(a, &r.listings_left, e) < 0)
+        return -1;
+    r.known = calloc(numbers, sizeof *r.known);
     if (r.known == NULL)
         return error_memory(e);
-    memset(r.known, 0xff, numbers * sizeof *r.known);
     int result = read_root(&r, root, e);
     free(r.known);
     free(r.path.bytes);

@@ -41,10 +41,10 @@ static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, s
     if (!ARRAY_RESERVE(blocks->sizes, blocks->size_capacity, blocks->size_count + 1))
         return SQFS_ERROR_ALLOC;
     blocks->sizes[blocks->size_count++] = stored;
-    if (blocks->placed != owner) {
-        blocks->tree->inodes[owner - 1].where = *location;
-        blocks->placed = owner;
-    }
+    struct inode *inode = &blocks->tree->inodes[owner - 1];
+    if (blocks->placed != owner && (inode->flags & INODE_TWIN) == 0)
+        inode->where = *location;
+    blocks->placed = owner;
     return 0;
 }
 
@@ -79,7 +79,7 @@ int blocks_init(struct blocks *blocks, struct tree *tree, struct output *output,
     blocks->sink = (struct block_sink){
         .writer = {.base = {.destroy = destroy_sink}, .write_data_block = write_block, .get_block_count = count_blocks},
         .blocks = blocks};
-    if (create_compressor(blocks, recipe, failure) < 0)
+    if (twins_init(&blocks->twins, failure) < 0 || create_compressor(blocks, recipe, failure) < 0)
         return -1;
     blocks->fragments = sqfs_frag_table_create(0);
     blocks->tails = malloc(recipe->block_size);
@@ -106,6 +106,7 @@ void blocks_destroy(struct blocks *blocks)
     sqfs_destroy(blocks->processor);
     sqfs_destroy(blocks->fragments);
     sqfs_destroy(blocks->compressor);
+    twins_destroy(&blocks->twins);
     free(blocks->tails);
     free(blocks->sizes);
 }
@@ -140,6 +141,8 @@ int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, struct fa
         made->file.fragment = blocks->fragment_count;
         made->file.offset = blocks->tails_used;
     }
+    if (twins_begin(&blocks->twins, size, failure) < 0)
+        return -1;
     if (blocks->body == 0)
         return 0;
     int result =
@@ -151,6 +154,8 @@ int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct
 {
     if (size > blocks_missing(blocks))
         return fail_layer(failure, "more data than its header says");
+    if (twins_update(&blocks->twins, data, (size_t)size, failure) < 0)
+        return -1;
     const uint8_t *bytes = data;
     if (blocks->body > 0 && size > 0) {
         size_t part = (size_t)(size < blocks->body ? size : blocks->body);
@@ -174,10 +179,27 @@ int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct
 int blocks_append_zeros(struct blocks *blocks, uint64_t size, struct failure *failure)
 {
     static const uint8_t zeros[ZEROS];
+    if (size > 0)
+        twins_skip(&blocks->twins);
     for (; size > ZEROS; size -= ZEROS)
         if (blocks_append(blocks, zeros, ZEROS, failure) < 0)
             return -1;
     return blocks_append(blocks, zeros, size, failure);
+}
+
+int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure)
+{
+    uint32_t twin;
+    if (twins_end(&blocks->twins, inode, &twin, failure) < 0)
+        return -1;
+    if (twin == inode)
+        return 0;
+    struct inode *copy = &blocks->tree->inodes[inode];
+    blocks->tails_used -= (uint32_t)(copy->size % blocks->block_size); /* the last thing that came there */
+    copy->file = blocks->tree->inodes[twin].file;
+    copy->where = twin;
+    copy->flags |= INODE_TWIN;
+    return 0;
 }
 
 int blocks_finish(struct blocks *blocks, struct failure *failure)
@@ -187,5 +209,12 @@ int blocks_finish(struct blocks *blocks, struct failure *failure)
     int result = sqfs_block_processor_finish(blocks->processor);
     if (result == 0 && blocks->size_count != blocks->submitted)
         result = SQFS_ERROR_INTERNAL;
-    return result == 0 ? 0 : output_fail(blocks->output, result, "file data", failure);
+    if (result != 0)
+        return output_fail(blocks->output, result, "file data", failure);
+    for (size_t i = 0; i < blocks->tree->inode_count; i++) {
+        struct inode *inode = &blocks->tree->inodes[i];
+        if ((inode->flags & INODE_TWIN) != 0) /* of one that is no twin itself */
+            inode->where = blocks->tree->inodes[inode->where].where;
+    }
+    return 0;
 }

@@ -4,7 +4,8 @@
  * back in order; tails are packed into fragment blocks here.
  *
  * Its own fragments and de-duplication are left out: the search among blocks is linear for each file, the one among
- * fragments reads candidates back from disk, and a stranger can choose contents with equal (32 bit) hashes.
+ * fragments reads candidates back from disk, and a stranger can choose contents with equal (32 bit) hashes. Whole files
+ * are compared instead (twins.h); the blocks of a copy are written by then, and the merge leaves them out.
  */
 #ifndef WRITER_BLOCKS_H
 #define WRITER_BLOCKS_H
@@ -17,6 +18,7 @@
 #include "output.h"
 #include "recipe.h"
 #include "tree.h"
+#include "twins.h"
 
 struct block_sink {
     sqfs_block_writer_t writer; /* first: libsquashfs sees only this */
@@ -26,6 +28,7 @@ struct block_sink {
 struct blocks {
     struct tree *tree;
     struct output *output;
+    struct twins twins;
     struct block_sink sink;
     sqfs_compressor_t *compressor;
     sqfs_block_processor_t *processor;
@@ -48,16 +51,17 @@ int blocks_init(struct blocks *blocks, struct tree *tree, struct output *output,
                 struct failure *failure);
 void blocks_destroy(struct blocks *blocks);
 
-/* One file at a time: begin with its size, append exactly so many bytes, or zeros. The inode gets what it needs. */
+/* One file at a time: begin with its size, append exactly so many bytes or zeros, end. The inode gets what it needs. */
 int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, struct failure *failure);
 int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct failure *failure);
 int blocks_append_zeros(struct blocks *blocks, uint64_t size, struct failure *failure);
+int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure);
 static inline uint64_t blocks_missing(const struct blocks *blocks)
 {
     return blocks->body + blocks->tail;
 }
 
-/* Waits for everything that is under way. */
+/* Waits for everything that is under way; now all inodes of files are complete. */
 int blocks_finish(struct blocks *blocks, struct failure *failure);
 
 #endif

@@ -165,7 +165,7 @@ static int apply_file(struct entries *entries, struct archive *archive, struct a
     if (tree_add_inode(entries->tree, S_IFREG, &inode, failure) < 0 ||
         copy_attributes(entries, entry, inode, failure) < 0 ||
         blocks_begin(entries->blocks, inode, (uint64_t)size, failure) < 0 ||
-        copy_data(entries, archive, failure) < 0)
+        copy_data(entries, archive, failure) < 0 || blocks_end(entries->blocks, inode, failure) < 0)
         return -1;
     return place(entries, inode, failure);
 }

@@ -55,9 +55,9 @@ static int open_tar(struct layer *layer)
     return 0;
 }
 
-/* In the C locale, which this thread has, libarchive cannot convert the UTF-8 of pax headers, says so, and hands out the
- * bytes as they are, which is what we want: in a UTF-8 locale it would normalise them. Other warnings are about headers
- * that say something it ignores; a reader that ignores nothing would see another layer. */
+/* In the C locale, which this thread has, libarchive cannot convert the UTF-8 of pax headers, says so, and hands out
+ * the bytes as they are, which is what we want: in a UTF-8 locale it would normalise them. Other warnings are about
+ * headers that say something it ignores; a reader that ignores nothing would see another layer. */
 static bool is_harmless(const char *warning)
 {
     return warning != NULL && strstr(warning, "can't be converted from UTF-8") != NULL;

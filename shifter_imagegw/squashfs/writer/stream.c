@@ -205,7 +205,6 @@ static int read_gzip(struct stream *stream, size_t *size, struct failure *failur
 
 static int read_zstd(struct stream *stream, size_t *size, struct failure *failure)
 {
-    bool flushing = false; /* the last call filled the buffer: there may be more without new input */
     for (;;) {
         int got = refill(stream, failure);
         if (got < 0)
@@ -225,9 +224,8 @@ static int read_zstd(struct stream *stream, size_t *size, struct failure *failur
         *size = out.pos;
         if (out.pos > 0)
             return 0;
-        if (got == 0 && (flushing || hint != 0))
+        if (got == 0 && hint != 0)
             return fail_layer(failure, "the zstd stream ends too early");
-        flushing = got == 0;
     }
 }
 

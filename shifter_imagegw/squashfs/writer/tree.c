@@ -194,6 +194,8 @@ static int number_children(struct numbering *run, uint32_t directory)
 
 int tree_number(struct tree *tree, uint32_t *count, struct failure *failure)
 {
+    free(tree->table); /* nothing is looked up any more */
+    tree->table = NULL;
     struct numbering run = {.tree = tree, .count = 1, .failure = failure};
     tree->inodes[0].number = 1;
     tree->inodes[0].links = 0;

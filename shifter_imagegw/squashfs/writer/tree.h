@@ -19,7 +19,8 @@ enum inode_flag {
     INODE_IMPLIED = 1, /* a directory that only paths of others name */
     INODE_OPAQUE = 2,  /* a directory that hides what older layers have in it */
     INODE_WHITEOUT = 4, /* no object: older layers' object of this name is gone */
-    INODE_WRITTEN = 8   /* `where` is an inode reference */
+    INODE_WRITTEN = 8,  /* `where` is an inode reference */
+    INODE_TWIN = 16     /* a file with the content of the inode that `where` says */
 };
 
 struct inode {
@@ -86,8 +87,8 @@ static inline struct inode *tree_inode(const struct tree *tree, uint32_t node)
     return &tree->inodes[tree->nodes[node].inode];
 }
 
-/* Sorts the names of each directory by their bytes, numbers all inodes that can be reached, parents first, siblings in a
- * row, and counts links. Returns how many inodes there are. */
+/* Sorts the names of each directory by their bytes, numbers all inodes that can be reached, parents first, siblings in
+ * a row, and counts links. Returns how many inodes there are. Nothing can be looked up or added afterwards. */
 int tree_number(struct tree *tree, uint32_t *count, struct failure *failure);
 
 #endif

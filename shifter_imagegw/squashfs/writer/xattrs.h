@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Sets of extended attributes in their on-disk form. libsquashfs has a writer for them too, but it compares each new set
- * with all others one by one.
+ * Sets of extended attributes in their on-disk form. libsquashfs has a writer for them too, but it compares each new
+ * set with all others one by one.
  */
 #ifndef WRITER_XATTRS_H
 #define WRITER_XATTRS_H

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Finds files with equal contents by SHA-256, one look-up per file. Small files are not worth the memory, files with
+ * holes not the time.
+ */
+#ifndef WRITER_TWINS_H
+#define WRITER_TWINS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <openssl/evp.h>
+
+#include "failure.h"
+
+enum { TWINS_MIN_BYTES = 4096, TWINS_DIGEST = 16 };
+
+struct twin {
+    unsigned char digest[TWINS_DIGEST]; /* half of it: who finds a collision harms only his own layer */
+    uint32_t inode;
+};
+
+struct twins {
+    EVP_MD_CTX *hash;
+    EVP_MD *algorithm;
+    bool hashing;
+    struct twin *known;
+    size_t count, capacity;
+    uint32_t *table; /* open addressing, index in `known` + 1; a digest is a hash already */
+    size_t table_size;
+};
+
+int twins_init(struct twins *twins, struct failure *failure);
+void twins_destroy(struct twins *twins);
+
+/* One file at a time. twins_skip: this one is not compared. */
+int twins_begin(struct twins *twins, uint64_t size, struct failure *failure);
+int twins_update(struct twins *twins, const void *data, size_t size, struct failure *failure);
+void twins_skip(struct twins *twins);
+/* `twin` is an earlier inode with the same content, or `inode` itself. */
+int twins_end(struct twins *twins, uint32_t inode, uint32_t *twin, struct failure *failure);
+
+#endif

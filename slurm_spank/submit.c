@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "submit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image_id.h"
+#include "options.h"
+#include "run.h"
+
+#ifndef LOOKUP_SECONDS /* tests do not wait so long */
+#define LOOKUP_SECONDS 60
+#endif
+
+/* What the job is told, without and with the prefix that Slurm gives job-control variables in the job. */
+static const char *const variables[] = {"SHIFTER_IMAGE", "SHIFTER_IMAGETYPE", "SHIFTER_IMAGEREQUEST"};
+enum { VARIABLES = sizeof variables / sizeof variables[0], NAME_LIMIT = 64 };
+
+static const char *in_job(const char *variable, char name[NAME_LIMIT])
+{
+    (void)snprintf(name, NAME_LIMIT, "SLURM_SPANK_%s", variable);
+    return name;
+}
+
+/* The tag behind "TYPE:", or NULL when the text does not begin with that type. */
+static const char *tag_of_type(const char *text, const char *type)
+{
+    size_t length = strlen(type);
+    return strncmp(text, type, length) == 0 && text[length] == ':' ? text + length + 1 : NULL;
+}
+
+/* Section 6: the request goes without its type. */
+static const char *request_of(const char *text)
+{
+    const char *docker = tag_of_type(text, "docker"), *custom = tag_of_type(text, "custom");
+    return docker != NULL ? docker : custom != NULL ? custom : text;
+}
+
+/* The id that the enclosing job was given for the same text; NULL when there is none. A step must run what the job
+ * runs, also when the tag has moved since, and without a question to the gateway (W-1). */
+static const char *inherited_id(const char *text)
+{
+    char name[NAME_LIMIT];
+    const char *asked = getenv(options_image_variable());
+    const char *type = getenv(in_job("SHIFTER_IMAGETYPE", name));
+    const char *id = getenv(in_job("SHIFTER_IMAGE", name));
+    bool same = getenv("SLURM_JOB_ID") != NULL && asked != NULL && strcmp(asked, text) == 0;
+    return same && type != NULL && strcmp(type, "id") == 0 && id != NULL && image_id_is_valid(id) ? id : NULL;
+}
+
+/* The client reads udiRoot.conf and asks the gateway; its answer is one line with the id. */
+static int look_up(const char *text, char id[IMAGE_ID_SIZE], struct error *e)
+{
+    const char *const arguments[] = {PREFIX "/bin/shifterimg", "lookup", text, NULL};
+    struct run run = {.arguments = arguments, .seconds = LOOKUP_SECONDS};
+    struct error cause;
+    if (run_program(&run, &cause) < 0)
+        return error_set(e, 0, "cannot find image %s: %s", text, cause.text);
+    size_t length = strlen(run.output);
+    if (length > 0 && run.output[length - 1] == '\n')
+        run.output[--length] = '\0';
+    if (length != run.output_length - 1 && length != run.output_length)
+        run.output[0] = '\0'; /* longer than we keep, or with a NUL in it */
+    if (!image_id_is_valid(run.output))
+        return error_set(e, 0, "cannot find image %s: %s answered '%.80s' instead of an image id", text, arguments[0],
+                         run.output);
+    memcpy(id, run.output, IMAGE_ID_SIZE);
+    return 0;
+}
+
+/* To the job through Slurm, to the step through srun's own environment, which it sends along: Slurm keeps job-control
+ * variables of srun for the prolog alone. */
+static int publish(spank_t spank, const char *const values[VARIABLES], struct error *e)
+{
+    for (size_t i = 0; i < VARIABLES; i++) {
+        char name[NAME_LIMIT];
+        (void)in_job(variables[i], name);
+        if (values[i] == NULL) {
+            (void)unsetenv(name); /* an enclosing job's */
+            continue;
+        }
+        spank_err_t failure = spank_job_control_setenv(spank, variables[i], values[i], 1);
+        if (failure != ESPANK_SUCCESS)
+            return error_set(e, 0, "Slurm does not take %s for the job: %s", variables[i], spank_strerror(failure));
+        if (setenv(name, values[i], 1) < 0)
+            return error_set(e, 0, "cannot set %s: out of memory", name);
+    }
+    return 0;
+}
+
+int submit(spank_t spank, bool local, struct error *e)
+{
+    const char *text = options_image();
+    char id[IMAGE_ID_SIZE];
+    if (text == NULL)
+        return 0;
+    if (tag_of_type(text, "local") != NULL)
+        return error_set(e, 0, "local: images are not supported by this version yet");
+    const char *given = tag_of_type(text, "id"), *request = NULL;
+    if (given != NULL && !image_id_is_valid(given))
+        return error_set(e, 0, "%s is not an image id: 64 lower-case hex digits after id:", text);
+    if (given == NULL) {
+        given = local ? inherited_id(text) : NULL;
+        request = request_of(text);
+    }
+    if (given != NULL)
+        memcpy(id, given, IMAGE_ID_SIZE);
+    else if (look_up(text, id, e) < 0)
+        return -1;
+    /* Text and id go together: a step inside this step compares with what this one asked for. */
+    if (local && setenv(options_image_variable(), text, 1) < 0)
+        return error_set(e, 0, "cannot set %s: out of memory", options_image_variable());
+    const char *const values[VARIABLES] = {id, "id", request};
+    return publish(spank, values, e);
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "environ.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { ENV_FILE_LIMIT = 1 << 20 }; /* more than execve(2) hands over in practice */
+
+/* Does the variable `item` have the name that is the first `length` bytes of `name`? PATH is not PATH_2. */
+static bool has_name(const char *item, const char *name, size_t length)
+{
+    return strncmp(item, name, length) == 0 && item[length] == '=';
+}
+
+const char *environ_get(const struct strings *env, const char *name)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < env->count; i++)
+        if (has_name(env->items[i], name, length))
+            return env->items[i] + length + 1;
+    return NULL;
+}
+
+/* Removes the variables of that name from index `from` on; the others keep their order. */
+static void remove_from(struct strings *env, size_t from, const char *name, size_t length)
+{
+    size_t kept = from;
+    for (size_t i = from; i < env->count; i++) {
+        if (has_name(env->items[i], name, length))
+            free(env->items[i]);
+        else
+            env->items[kept++] = env->items[i];
+    }
+    if (env->count > 0) {
+        env->count = kept;
+        env->items[kept] = NULL;
+    }
+}
+
+void environ_unset(struct strings *env, const char *name)
+{
+    remove_from(env, 0, name, strlen(name));
+}
+
+/* A caller can hand us one name several times; afterwards it is there once. */
+void environ_set(struct strings *env, const char *name_value)
+{
+    const char *equals = strchr(name_value, '=');
+    if (equals == NULL)
+        return;
+    size_t length = (size_t)(equals - name_value);
+    char *copy = text_copy(name_value);
+    for (size_t i = 0; i < env->count; i++) {
+        if (!has_name(env->items[i], copy, length))
+            continue;
+        free(env->items[i]);
+        env->items[i] = copy;
+        remove_from(env, i + 1, copy, length);
+        return;
+    }
+    strings_take(env, copy);
+}
+
+/* Joins with ':'. An empty side adds nothing: an empty element of PATH would be the current directory. */
+static void join(struct strings *env, const char *name_value, bool new_first)
+{
+    const char *equals = strchr(name_value, '=');
+    if (equals == NULL)
+        return;
+    CLEANUP_FREE char *name = text_copy_n(name_value, (size_t)(equals - name_value));
+    const char *added = equals + 1, *old = environ_get(env, name);
+    if (old == NULL || *old == '\0') {
+        environ_set(env, name_value);
+    } else if (*added != '\0') {
+        CLEANUP_FREE char *joined =
+            text_format("%s=%s:%s", name, new_first ? added : old, new_first ? old : added);
+        environ_set(env, joined);
+    }
+}
+
+void environ_append(struct strings *env, const char *name_value)
+{
+    join(env, name_value, false);
+}
+
+void environ_prepend(struct strings *env, const char *name_value)
+{
+    join(env, name_value, true);
+}
+
+void environ_apply_site(struct strings *env, const struct site_environ *site)
+{
+    for (size_t i = 0; i < site->set.count; i++)
+        environ_set(env, site->set.items[i]);
+    for (size_t i = 0; i < site->append.count; i++)
+        environ_append(env, site->append.items[i]);
+    for (size_t i = 0; i < site->prepend.count; i++)
+        environ_prepend(env, site->prepend.items[i]);
+    for (size_t i = 0; i < site->unset.count; i++)
+        environ_unset(env, site->unset.items[i]);
+}
+
+int environ_check(const char *name_value, struct error *e)
+{
+    const char *equals = strchr(name_value, '=');
+    if (equals == NULL)
+        return error_set(e, 0, "'%.200s' sets no variable; write NAME=value", name_value);
+    if (equals == name_value)
+        return error_set(e, 0, "'%.200s' has no name before the '='; write NAME=value", name_value);
+    for (const char *c = name_value; c < equals; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return error_set(e, 0, "the variable name in '%.200s' has a control character; write NAME=value",
+                             name_value);
+    return 0;
+}
+
+/* Everything that comes from the descriptor, with a NUL at the end. */
+static char *read_all(int fd, const char *name, size_t *length, struct error *e)
+{
+    size_t room = 4096, used = 0;
+    char *text = text_alloc(room);
+    for (;;) {
+        ssize_t got = read(fd, text + used, room - used - 1);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            text[used] = '\0';
+            *length = used;
+            if (got == 0)
+                return text;
+            (void)error_set(e, errno, "cannot read the environment file %.200s", name);
+            break;
+        }
+        used += (size_t)got;
+        if (used > ENV_FILE_LIMIT) {
+            (void)error_set(e, 0, "the environment file %.200s is longer than %d bytes; is it the right one?", name,
+                            ENV_FILE_LIMIT);
+            break;
+        }
+        if (used + 1 == room)
+            text = text_grow(text, room *= 2, 1);
+    }
+    free(text);
+    return NULL;
+}
+
+int environ_read_file(int fd, const char *name, struct strings *out, struct error *e)
+{
+    size_t length;
+    CLEANUP_FREE char *text = read_all(fd, name, &length, e);
+    if (text == NULL)
+        return -1;
+    if (strlen(text) != length)
+        return error_set(e, 0, "the environment file %.200s has a NUL byte; it must be text", name);
+    unsigned number = 0;
+    for (char *next = text, *line; (line = strsep(&next, "\n")) != NULL;) {
+        struct error cause;
+        number++;
+        line = text_trim(line);
+        if (*line == '\0' || *line == '#')
+            continue;
+        if (environ_check(line, &cause) < 0)
+            return error_set(e, 0, "%.200s:%u: %s", name, number, cause.text);
+        strings_add(out, line);
+    }
+    return 0;
+}
