@@ -17,7 +17,7 @@ from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
 
 _BACKLOG = 2048
-_THREADS = 16
+_THREADS = 8
 _GRACEFUL_SECONDS = 10
 _MAX_REQUEST_LINE = 8190
 _MAX_HEADER_BYTES = 256 * 1024
