@@ -29,18 +29,17 @@ enum { HOLDER_SIZE = 160, NUMBER_SIZE = 16 };
 static char *account_name(uid_t uid, struct error *e)
 {
     struct passwd entry, *found = NULL;
-    for (size_t size = 4096; size <= 1 << 20; size *= 4) {
+    char *name = NULL;
+    int failure = ERANGE;
+    for (size_t size = 4096; failure == ERANGE && size <= 1 << 20; size *= 4) {
         CLEANUP_FREE char *buffer = malloc(size);
-        int failure = buffer == NULL ? ENOMEM : getpwuid_r(uid, &entry, buffer, size, &found);
-        if (failure == ERANGE)
-            continue;
-        if (found != NULL)
-            return strdup(entry.pw_name);
-        (void)error_set(e, failure, "this node knows no account with uid %u", (unsigned)uid);
-        return NULL;
+        failure = buffer == NULL ? ENOMEM : getpwuid_r(uid, &entry, buffer, size, &found);
+        if (found != NULL && (name = strdup(entry.pw_name)) == NULL)
+            failure = ENOMEM;
     }
-    (void)error_set(e, ERANGE, "cannot read the account with uid %u", (unsigned)uid);
-    return NULL;
+    if (name == NULL)
+        (void)error_set(e, failure, "this node knows no account with uid %u", (unsigned)uid);
+    return name;
 }
 
 /* "<job id>@<node>": as `shifter` in a task makes it from SLURM_JOB_ID and SLURMD_NODENAME (docs/adr/0002). */
