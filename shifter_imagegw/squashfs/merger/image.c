@@ -189,7 +189,8 @@ static int write_inodes_and_directories(struct image *i, struct error *e)
 
 static int write_tables(struct image *i, sqfs_frag_table_t *fragments, struct error *e)
 {
-    if (control_check(i->control, e) < 0 || write_fragment_table(i, fragments, e) < 0 || write_inodes_and_directories(i, e) < 0)
+    if (control_check(i->control, e) < 0 || write_fragment_table(i, fragments, e) < 0 ||
+        write_inodes_and_directories(i, e) < 0)
         return -1;
     sqfs_file_t *file = &i->output.file;
     int code = sqfs_frag_table_write(fragments, file, &i->super, i->compressor);
