@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,9 +50,17 @@ def _mount(*arguments: str) -> Iterator[Path]:
         try:
             yield target
         finally:
-            subprocess.run(["umount", str(target)], check=True)
+            _unmount(target)
     finally:
         target.rmdir()
+
+
+def _unmount(target: Path) -> None:
+    """Another suite's mount name space may hold a copy for a moment, and then the kernel calls this one busy."""
+    deadline = time.monotonic() + 20
+    while subprocess.run(["umount", str(target)], capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < deadline, f"{target} stays busy"
+        time.sleep(0.1)
 
 
 def listing(root: Path) -> dict[bytes, Item]:

@@ -72,6 +72,15 @@ def test_small_gaps_are_copied_along_within_one_percent(tmp_path: Path) -> None:
     assert used < summary.copied <= used * 1.01
 
 
+def test_many_gaps_do_not_add_up(tmp_path: Path) -> None:
+    sizes = [800 * BLOCK, *([4 * BLOCK, BLOCK] * 100)]
+    files = {b"f%03d" % number: File(noise(number, size)) for number, size in enumerate(sizes)}
+    gone: Layer = {name: Whiteout() for name in files if int(name[1:]) % 2}
+    archives = [write_archive(files, tmp_path / "1"), write_archive(gone, tmp_path / "2")]
+    used = (800 + 100) * BLOCK
+    assert used < merge_files(archives, tmp_path / "image").copied <= used * 1.01
+
+
 def test_shared_and_unused_fragment_blocks(tmp_path: Path) -> None:
     first = {f"{number:04}".encode(): File(noise(number, 700)) for number in range(40)}
     second: Layer = {**{name: Whiteout() for name in list(first)[:20]}, b"new": File(noise(99, 5000))}

@@ -113,7 +113,7 @@ def is_hollow(layer: Layer, path: bytes) -> bool:
 
 def applied(older: Tree, layer: Layer) -> Tree:
     tree = dict(older)
-    own: Tree = {}
+    own = {path: Node(entry) for path, entry in layer.items() if isinstance(entry, File)}
 
     def remove(path: bytes) -> None:
         for name in [*below(tree, path), path]:
@@ -130,10 +130,10 @@ def applied(older: Tree, layer: Layer) -> Tree:
             remove(path)
         elif not (isinstance(entry, Directory) and is_hollow(layer, path)):
             remove(path)
-            tree[path] = own[path] = (
+            tree[path] = (
                 older[entry.target] if isinstance(entry, OldLink)
                 else own[entry.target] if isinstance(entry, OwnLink)
-                else Node(entry)
+                else own.get(path) or Node(entry)
             )  # fmt: skip
     return tree
 

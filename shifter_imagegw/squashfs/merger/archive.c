@@ -213,7 +213,8 @@ int archive_check_export(struct archive *a, struct error *e)
     struct metadata_cursor c;
     int result = 0;
     for (size_t i = 0; result == 0 && i < a->super.inode_count; i++)
-        result = metadata_seek(&c, a->super.inode_table_start, a->super.directory_table_start, le64toh(references[i]), e);
+        result = metadata_seek(&c, a->super.inode_table_start, a->super.directory_table_start,
+                               le64toh(references[i]), e);
     free(table);
     return result;
 }

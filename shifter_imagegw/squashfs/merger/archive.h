@@ -18,7 +18,8 @@
 
 #include "error.h"
 
-enum { ARCHIVE_METADATA_SLOTS = 64, ARCHIVE_OPTIONS_MAX = 64, ARCHIVE_XATTR_NAME_MAX = 255, ARCHIVE_XATTR_VALUE_MAX = 65536 };
+enum { ARCHIVE_METADATA_SLOTS = 64, ARCHIVE_OPTIONS_MAX = 64 };
+enum { ARCHIVE_XATTR_NAME_MAX = 255, ARCHIVE_XATTR_VALUE_MAX = 65536 }; /* linux/limits.h */
 
 /* What the xattrs of an inode say to the merge (the layer archive contract, docs/conversion.md). */
 enum xattr_marks {

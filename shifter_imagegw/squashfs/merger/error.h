@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Error convention of the merger, as in the launcher: a function that can fail takes a `struct error *` last, returns -1
- * (or NULL) and fills it in exactly once, where the failure is detected. module.c turns it into a Python exception.
+ * Error convention of the merger, as in the launcher: a function that can fail takes a `struct error *` last, returns
+ * -1 (or NULL) and fills it in exactly once, where the failure is detected. module.c makes a Python exception of it.
  */
 #ifndef SHIFTER_MERGER_ERROR_H
 #define SHIFTER_MERGER_ERROR_H

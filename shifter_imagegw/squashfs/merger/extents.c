@@ -33,13 +33,17 @@ static int compare(const void *left, const void *right)
     return 0;
 }
 
-/* Whether `next` is to be copied together with the run before it. */
-static int joins(const struct extent *run, const struct extent *next)
+/* Whether `next` is to be copied together with the run before it, in which *wasted bytes are gaps already. */
+static int joins(const struct extent *run, const struct extent *next, uint64_t *wasted)
 {
     if (run->archive != next->archive)
         return 0;
     uint64_t end = run->start + run->size;
-    return next->start <= end || (next->start - end <= MAX_GAP && next->start - end <= run->size / GAP_SHARE);
+    uint64_t gap = next->start > end ? next->start - end : 0;
+    if (gap > MAX_GAP || (gap > 0 && gap + *wasted > (run->size - *wasted) / GAP_SHARE))
+        return 0;
+    *wasted += gap;
+    return 1;
 }
 
 void extents_plan(struct extents *x, uint64_t target)
@@ -47,13 +51,16 @@ void extents_plan(struct extents *x, uint64_t target)
     if (x->count > 0)
         qsort(x->items, x->count, sizeof *x->items, compare);
     size_t runs = 0;
+    uint64_t wasted = 0;
     for (size_t i = 0; i < x->count; i++) {
         const struct extent next = x->items[i];
         struct extent *run = runs > 0 ? &x->items[runs - 1] : NULL;
-        if (run == NULL || !joins(run, &next))
+        if (run == NULL || !joins(run, &next, &wasted)) {
             x->items[runs++] = next;
-        else if (next.start + next.size > run->start + run->size)
+            wasted = 0;
+        } else if (next.start + next.size > run->start + run->size) {
             run->size = next.start + next.size - run->start;
+        }
     }
     x->count = runs;
     x->total = 0;

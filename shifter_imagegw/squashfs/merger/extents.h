@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Which parts of the archives' data areas the image needs, and where they go. Data blocks and fragment blocks are copied
- * as they are, archive by archive in the order they lie there; neighbours are copied in one run. A gap of at most 64 KiB
- * is copied along where it is less than one percent of the run before it, so never more than that is wasted.
+ * Which parts of the archives' data areas the image needs, and where they go. Data blocks and fragment blocks are
+ * copied as they are, archive by archive in the order they lie there; neighbours are copied in one run. A gap of at
+ * most 64 KiB is copied along while a run's gaps are at most one percent of its data, so no more than that is wasted.
  */
 #ifndef SHIFTER_MERGER_EXTENTS_H
 #define SHIFTER_MERGER_EXTENTS_H

@@ -37,7 +37,7 @@ static int failed(struct image *i, int code, const char *what, struct error *e)
     return error_library(e, code, i->output.errnum, what);
 }
 
-/* --- what is in the image, and its numbers ---------------------------------------------------------------------------- */
+/* --- what is in the image, and its numbers ------------------------------------------------------------------------ */
 
 static int use_content(struct image *i, const struct inode *inode, struct error *e)
 {
@@ -104,7 +104,7 @@ static int count_all(struct image *i, struct error *e)
     return 0;
 }
 
-/* --- the tables ------------------------------------------------------------------------------------------------------- */
+/* --- the tables --------------------------------------------------------------------------------------------------- */
 
 static int write_fragment_table(struct image *i, sqfs_frag_table_t *table, struct error *e)
 {
@@ -154,7 +154,8 @@ static int write_listing(struct image *i, const struct directory_content *d, str
         char text[TREE_NAME_MAX + 1];
         memcpy(text, name + 1, *name);
         text[*name] = '\0';
-        code = sqfs_dir_writer_add_entry(i->directories, text, child->number, child->reference, inode_file_type(child));
+        code = sqfs_dir_writer_add_entry(i->directories, text, child->number, child->reference,
+                                         inode_file_type(child));
     }
     if (code == 0)
         code = sqfs_dir_writer_end(i->directories);
@@ -188,7 +189,8 @@ static int write_inodes_and_directories(struct image *i, struct error *e)
 
 static int write_tables(struct image *i, sqfs_frag_table_t *fragments, struct error *e)
 {
-    if (control_check(i->control, e) < 0 || write_fragment_table(i, fragments, e) < 0 || write_inodes_and_directories(i, e) < 0)
+    if (control_check(i->control, e) < 0 || write_fragment_table(i, fragments, e) < 0 ||
+        write_inodes_and_directories(i, e) < 0)
         return -1;
     sqfs_file_t *file = &i->output.file;
     int code = sqfs_frag_table_write(fragments, file, &i->super, i->compressor);
@@ -211,7 +213,7 @@ static int finish(struct image *i, struct error *e)
     return code == 0 ? 0 : failed(i, code, "superblock", e);
 }
 
-/* --- the whole -------------------------------------------------------------------------------------------------------- */
+/* --- the whole ---------------------------------------------------------------------------------------------------- */
 
 static uint32_t option(const struct archive *a, size_t index)
 {
@@ -221,7 +223,7 @@ static uint32_t option(const struct archive *a, size_t index)
     return le32toh(value);
 }
 
-/* The tables are packed as the archives were; their layout of options is that of the kernel's squashfs decompressors. */
+/* The tables are packed as the archives were; the options are laid out as the kernel's squashfs decompressors say. */
 static int create_compressor(struct image *i, struct error *e)
 {
     const struct archive *a = i->archive_count > 0 ? i->archives : NULL;

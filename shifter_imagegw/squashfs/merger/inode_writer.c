@@ -44,9 +44,10 @@ uint16_t inode_file_type(const struct inode *inode)
     return (uint16_t)(types[inode->type] | inode->mode);
 }
 
-/* --- ids and xattrs --------------------------------------------------------------------------------------------------- */
+/* --- ids and xattrs ----------------------------------------------------------------------------------------------- */
 
-static int translate_id(struct inode_writer *w, const struct inode *inode, uint16_t index, uint16_t *out, struct error *e)
+static int translate_id(struct inode_writer *w, const struct inode *inode, uint16_t index, uint16_t *out,
+                        struct error *e)
 {
     struct archive *a = inode->archive != TREE_NONE ? &w->archives[inode->archive] : NULL;
     if (a != NULL && a->id_indices[index] != TREE_NONE) {
@@ -96,7 +97,7 @@ static int translate_xattrs(struct inode_writer *w, const struct inode *inode, u
     return 0;
 }
 
-/* --- one inode -------------------------------------------------------------------------------------------------------- */
+/* --- one inode ---------------------------------------------------------------------------------------------------- */
 
 static int fill_base(struct inode_writer *w, const struct inode *inode, sqfs_inode_t *base, struct error *e)
 {
@@ -222,8 +223,8 @@ int inode_write(struct inode_writer *w, struct inode *inode, struct error *e)
     return append(w, w->inode, inode, e);
 }
 
-int inode_write_directory(struct inode_writer *w, struct inode *inode, const sqfs_dir_writer_t *listing, uint32_t parent,
-                          struct error *e)
+int inode_write_directory(struct inode_writer *w, struct inode *inode, const sqfs_dir_writer_t *listing,
+                          uint32_t parent, struct error *e)
 {
     uint32_t xattrs;
     if (translate_xattrs(w, inode, &xattrs, e) < 0)

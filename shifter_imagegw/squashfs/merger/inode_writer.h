@@ -36,8 +36,8 @@ void inode_writer_destroy(struct inode_writer *w);
 int inode_write(struct inode_writer *w, struct inode *inode, struct error *e);
 
 /* Writes the inode of the directory whose listing `listing` has just finished. */
-int inode_write_directory(struct inode_writer *w, struct inode *inode, const sqfs_dir_writer_t *listing, uint32_t parent,
-                          struct error *e);
+int inode_write_directory(struct inode_writer *w, struct inode *inode, const sqfs_dir_writer_t *listing,
+                          uint32_t parent, struct error *e);
 
 /* Type bits and permission bits, as in st_mode. */
 uint16_t inode_file_type(const struct inode *inode);

@@ -14,11 +14,11 @@
 #include "overlay.h"
 #include "reader.h"
 
-static PyObject *file_error;    /* an OSError; the place of the file name holds the index of the archive, if it is one */
+static PyObject *file_error;    /* an OSError; in the place of the file name the index of the archive, if it is one */
 static PyObject *archive_error; /* (archive, reason) */
 static PyObject *entry_error;   /* (archive, entry, reason) */
 
-/* --- errors and the way back into Python -------------------------------------------------------------------------------- */
+/* --- errors and the way back into Python -------------------------------------------------------------------------- */
 
 static PyObject *raise_error(const struct error *e)
 {
@@ -64,7 +64,7 @@ static int call_check(void *context)
     return stop;
 }
 
-/* --- merge -------------------------------------------------------------------------------------------------------------- */
+/* --- merge -------------------------------------------------------------------------------------------------------- */
 
 /* All archives' blocks end up in one file, which has one compressor and one block size. */
 static int check_alike(const struct archive *first, const struct archive *other, struct error *e)
@@ -158,7 +158,7 @@ static PyObject *py_merge(PyObject *module, PyObject *arguments)
                          (unsigned long long)summary.bytes, (unsigned long long)summary.copied);
 }
 
-/* --- looking at an image ------------------------------------------------------------------------------------------------ */
+/* --- looking at an image ------------------------------------------------------------------------------------------ */
 
 struct view {
     struct archive archive;
@@ -330,7 +330,7 @@ static PyObject *py_examine(PyObject *module, PyObject *argument)
     return found;
 }
 
-/* --- the module --------------------------------------------------------------------------------------------------------- */
+/* --- the module --------------------------------------------------------------------------------------------------- */
 
 static PyMethodDef methods[] = {
     {"merge", py_merge, METH_VARARGS,
@@ -338,7 +338,8 @@ static PyMethodDef methods[] = {
      "`destination`; returns (entries, inodes, bytes, copied)."},
     {"entries", py_entries, METH_O, "entries(fd)\n\nAll entries of a squashfs, depth first, as tuples."},
     {"examine", py_examine, METH_O,
-     "examine(fd)\n\nCheck all metadata of a squashfs; returns (compressor, block size, bytes used, inodes, has xattrs)."},
+     "examine(fd)\n\nCheck all metadata of a squashfs; returns (compressor, block size, bytes used, inodes, "
+     "has xattrs)."},
     {NULL, NULL, 0, NULL},
 };
 

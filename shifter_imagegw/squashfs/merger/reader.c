@@ -104,7 +104,9 @@ static int read_inode(struct reader *r, uint64_t reference, uint32_t number, uin
 
 static int valid_name(const uint8_t *name, size_t length)
 {
-    if (length == 0 || length > TREE_NAME_MAX || memchr(name, '/', length) != NULL || memchr(name, '\0', length) != NULL)
+    if (length == 0 || length > TREE_NAME_MAX)
+        return 0;
+    if (memchr(name, '/', length) != NULL || memchr(name, '\0', length) != NULL)
         return 0;
     return !(name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')));
 }

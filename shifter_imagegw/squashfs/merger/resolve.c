@@ -62,7 +62,7 @@ static int make_directory(struct walk *w, const uint8_t *name, size_t length, ui
     return tree_insert(w->tree, w->stack[w->depth - 1], name, length, *made, e);
 }
 
-/* Goes on to `child`, which is not a final symlink. Returns 1 to go on, 0 if the path ends in nothing, -1 on failure. */
+/* Goes on to `child`, which is not a final symlink: 1 to go on, 0 if the path ends in nothing, -1 on failure. */
 static int enter(struct walk *w, uint32_t child, struct error *e)
 {
     const struct inode *inode = &w->tree->inodes[child];

@@ -13,8 +13,8 @@
  * *found is TREE_NONE if there is no such thing. */
 int resolve_link_target(const struct tree *t, const uint8_t *path, size_t length, uint32_t *found, struct error *e);
 
-/* The directory that `path` leads to. What is missing is made (mode 0755, owner and archive of `model`) if `create`.
- * *found is TREE_NONE if a component is missing (and not made), is no directory, or if symlinks lead round in circles. */
+/* The directory that `path` leads to. If `create`, what is missing is made (mode 0755, `model`'s owner and archive).
+ * *found is TREE_NONE if a component is missing and not made, is no directory, or if symlinks go round in circles. */
 int resolve_directory(struct tree *t, const uint8_t *path, size_t length, int create, uint32_t model, uint32_t *found,
                       struct error *e);
 

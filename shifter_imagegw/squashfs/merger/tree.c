@@ -125,7 +125,8 @@ uint32_t tree_child(const struct tree *t, uint32_t directory, const uint8_t *nam
     return found ? d->children[at].inode : TREE_NONE;
 }
 
-int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t length, uint32_t inode, struct error *e)
+int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t length, uint32_t inode,
+                struct error *e)
 {
     struct entry added = {.inode = inode};
     if (tree_add_name(t, name, length, &added.name, e) < 0)

@@ -117,7 +117,8 @@ int tree_compare(const struct tree *t, uint32_t left, uint32_t right);
 uint32_t tree_child(const struct tree *t, uint32_t directory, const uint8_t *name, size_t length);
 
 /* Adds a child to a directory that has no such name. */
-int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t length, uint32_t inode, struct error *e);
+int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t length, uint32_t inode,
+                struct error *e);
 
 /* The path of what is being read or merged, from the root, without a leading slash. */
 struct path {
