@@ -20,7 +20,7 @@ from shifter_imagegw.layers.cache import LayerCache
 from shifter_imagegw.logs import configure_logging
 from shifter_imagegw.platforms.local import LocalPlatform
 from shifter_imagegw.registry.client import RegistryClient
-from shifter_imagegw.store import SqliteStore
+from shifter_imagegw.store.sqlite import SqliteStore
 
 STEPS: dict[str, Any] = {
     "claim": SqliteStore,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.shifternode import MARK, make_user
+from tests.accounts import MARK, make_user
 from tests.slurmcluster import SlurmCluster, slurm_cluster
 
 IDS = {letter: letter * 64 for letter in "abc"}

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from shifter_imagegw.errors import ConfigurationError
 from shifter_imagegw.store.interface import ImageStore, Metric
-from shifter_imagegw.store.mongo import MongoStore
 from shifter_imagegw.store.sqlite import SqliteStore
 
-__all__ = ["ImageStore", "Metric", "MongoStore", "SqliteStore", "open_store"]
+__all__ = ["ImageStore", "Metric", "open_store"]
 
 
 def open_store(uri: str, database: str | None = None) -> ImageStore:
@@ -22,5 +21,8 @@ def open_store(uri: str, database: str | None = None) -> ImageStore:
     if scheme in ("mongodb", "mongodb+srv") and separator and rest:
         if not database:
             raise ConfigurationError('MongoDB: the database name is missing; set "MongoDB", e.g. to "Shifter"')
+        # A site without MongoDB does not wait for its driver to be loaded.
+        from shifter_imagegw.store.mongo import MongoStore  # noqa: PLC0415
+
         return MongoStore(uri, database)
     raise ConfigurationError("MongoDBURI: expected mongodb://HOST/ or sqlite:///ABSOLUTE/PATH")

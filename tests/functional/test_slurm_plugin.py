@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shifternode import MARK
+from tests.accounts import MARK
 from tests.slurmcluster import NODES, await_true
 from tests.slurmrecorder import IDS, Recorded, recorded_slurm
 
