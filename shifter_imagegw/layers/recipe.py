@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
-RECIPE = 1
+RECIPE = 2
 """Version of what the code makes of the same recipe: raised with every change that alters archives."""
 
 LEVELS: Mapping[str, range] = MappingProxyType(
@@ -30,7 +30,8 @@ class Recipe:
 
     ``keep_owners``: otherwise all is root's. ``keep_user_xattrs``: otherwise no extended attribute survives; those of
     other name spaces (``security.capability``, ACLs) never do. ``keep_setid``: setuid and setgid bits, which are
-    otherwise dropped; they mean something only together with owners. Device nodes never survive.
+    otherwise dropped; they mean something only together with owners. Device nodes never survive. ``boot_set``: what
+    every start reads is stored uncompressed (squashfs/writer/bootset.c says what that is).
     """
 
     compressor: str = "zstd"
@@ -39,6 +40,7 @@ class Recipe:
     keep_owners: bool = False
     keep_user_xattrs: bool = False
     keep_setid: bool = False
+    boot_set: bool = True
 
     def __post_init__(self) -> None:
         if self.compressor not in LEVELS:

@@ -28,6 +28,7 @@ class LayerWriter:
         keep_owners: bool,
         keep_user_xattrs: bool,
         keep_setid: bool,
+        boot_set: bool,
         max_bytes: int,
         max_ratio: int,
         max_entries: int,

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import os
 import random
+import re
 import subprocess
 import tarfile
 import threading
@@ -19,6 +20,7 @@ from shifter_imagegw.layers.archive import build_archive
 from shifter_imagegw.layers.recipe import LEVELS, Limits, Recipe
 from shifter_imagegw.layers.trailer import check_trailer, verify_archive
 from shifter_imagegw.squashfs import _writer
+from tests.layerarchive import merge_files
 from tests.layers import MTIME, Found, Layer, convert, descriptor, digest_of, mounted, pieces, read_tree, tree_of
 
 IMPLIED = (("user.shifter.implied", b"1"),)
@@ -320,9 +322,125 @@ class TestPolicy:
 
     def test_fingerprints_differ(self) -> None:
         recipes = [Recipe(), Recipe(level=4), Recipe(compressor="gzip"), Recipe(block_size=4096)]
-        recipes.append(Recipe(keep_owners=True))
+        recipes += [Recipe(keep_owners=True), Recipe(boot_set=False)]
         assert len({recipe.fingerprint() for recipe in recipes}) == len(recipes)
         assert Recipe().fingerprint() == Recipe().fingerprint()
+
+
+class TestBootSet:
+    """Stored uncompressed: its bytes stand in the archive as they are, in one piece, the tail too."""
+
+    @staticmethod
+    def text(name: str, size: int = 300_001) -> bytes:
+        return (f"{name}'s own text, easy to compress. ".encode() * (size // 20))[:size]
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2", "lib/ld-musl-aarch64.so.1",
+            "lib64/ld64.so.2", "lib/x86_64-linux-gnu/ld-2.31.so", "usr/lib/arm-linux-gnueabihf/libc.so.6",
+            "lib64/libc-2.17.so", "usr/lib64/libtinfo.so.6.4", "bin/sh", "usr/bin/dash", "usr/bin/bash", "bin/[",
+            "sbin/busybox", "./usr/sbin/ash",
+        ],
+    )  # fmt: skip
+    def test_members(self, tmp_path: Path, name: str) -> None:
+        content = self.text(name)
+        archive = convert(Layer().add(name, content).bytes(), tmp_path / "one.layer")
+        assert content in archive.read_bytes()
+        with mounted(archive) as root:
+            assert (root / name).read_bytes() == content
+        plain = convert(Layer().add(name, content).bytes(), tmp_path / "plain", recipe=Recipe(boot_set=False))
+        assert content[:1000] not in plain.read_bytes()
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "usr/bin/zsh", "usr/local/bin/bash", "opt/lib/libc.so.6", "sh", "usr/lib/x86_64-linux-gnu/d/libc.so.6",
+            "usr/lib/gcc/libc.so.6", "usr/lib/x86_64-linux-gnu/libcrypt.so.1", "usr/bin/bash.real", "bin/sh/sh",
+            "usr/lib32/libc.so.6", f"usr/lib/{'d' * 80}-linux-gnu/libc.so.6",
+        ],
+    )  # fmt: skip
+    def test_no_members(self, tmp_path: Path, name: str) -> None:
+        content = self.text(name)
+        archive = convert(Layer().add(name, content).bytes(), tmp_path / "one.layer")
+        assert content[:1000] not in archive.read_bytes()
+
+    def test_a_place_behind_links_of_the_layer_counts(self, tmp_path: Path) -> None:
+        layer = Layer().symlink("lib", "usr/lib").symlink("local", "/usr/bin")
+        layer.add("lib/libc.so.6", self.text("libc")).add("local/bash", self.text("bash"))
+        content = convert(layer.bytes(), tmp_path / "one.layer").read_bytes()
+        assert self.text("libc") in content
+        assert self.text("bash") in content
+
+    def test_large_files_are_no_members(self, tmp_path: Path) -> None:
+        layer = Layer().add("bin/sh", self.text("sh", 8 << 20)).add("bin/bash", self.text("bash", (8 << 20) + 1))
+        content = convert(layer.bytes(), tmp_path / "one.layer").read_bytes()
+        assert self.text("sh", 8 << 20) in content
+        assert self.text("bash")[:1000] not in content
+
+    @pytest.mark.parametrize("size", [1, 4095, 4096, 131_071, 131_072, 131_073, 400_000])
+    def test_sizes_around_blocks(self, tmp_path: Path, size: int) -> None:
+        layer = Layer().add("a", b"before").add("bin/sh", self.text("sh", size)).add("z", b"behind").add("bin/ash")
+        layer.hardlink("bin/again", "bin/sh")
+        archive = convert(layer.bytes(), tmp_path / "one.layer")
+        tree = tree_of(layer.bytes(), tmp_path)
+        assert tree[b"bin/sh"].content == tree[b"bin/again"].content == self.text("sh", size)
+        assert [tree[name].content for name in (b"a", b"z", b"bin/ash")] == [b"before", b"behind", b""]
+        subprocess.run(["sqfs2tar", str(archive)], check=True, stdout=subprocess.DEVNULL)
+
+    @pytest.mark.parametrize("size", [131_072 * 2, 131_072 * 2 + 100])
+    def test_zeros_stay_holes(self, tmp_path: Path, size: int) -> None:
+        archive = convert(Layer().add("bin/sh", bytes(size)).bytes(), tmp_path / "one.layer")
+        with mounted(archive) as root:
+            assert (root / "bin/sh").read_bytes() == bytes(size)
+            assert (root / "bin/sh").stat().st_blocks == 0
+        assert archive.stat().st_size < 8192
+
+    @pytest.mark.parametrize("order", [["copy", "bin/sh", "bin/bash"], ["bin/sh", "bin/bash", "copy"]])
+    def test_a_copy_elsewhere_decides_nothing(self, tmp_path: Path, order: list[str]) -> None:
+        text = self.text("shell", 131_072 + 5000)
+        layer = Layer()
+        for name in order:
+            layer.add(name, text).add(f"{name}.beside", b"tail" * 50)
+        tree = tree_of(layer.bytes(), tmp_path)
+        assert all(tree[name.encode()].content == text for name in order)
+        assert all(tree[f"{name}.beside".encode()].content == b"tail" * 50 for name in order)
+        described = {
+            name: subprocess.run(
+                ["rdsquashfs", "--stat", name, str(tmp_path / "one.layer")], check=True, capture_output=True, text=True
+            ).stdout
+            for name in order
+        }
+        starts = {name: re.search(r"Blocks start: (\d+)", text) for name, text in described.items()}
+        where = {name: match[1] for name, match in starts.items() if match is not None}
+        assert where["bin/sh"] == where["bin/bash"] != where["copy"]
+        assert text in (tmp_path / "one.layer").read_bytes()
+
+    def test_same_bytes_with_any_number_of_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        layer = Layer()
+        for number, name in enumerate(["bin/sh", "a", "bin/bash", "lib/libc.so.6", "b", "bin/dash"]):
+            layer.add(name, self.text(name, number * 150_001)).add(f"x{number}", noise(number * 997))
+        tar = layer.bytes()
+        results = set()
+        for threads in (1, 2, 5):
+            monkeypatch.setattr("shifter_imagegw.layers.archive.compression_threads", lambda count=threads: count)
+            results.add(convert(tar, tmp_path / "one.layer").read_bytes())
+        assert len(results) == 1
+
+    def test_the_merge_copies_it_as_it_is(self, tmp_path: Path) -> None:
+        layers = [
+            Layer().add("bin/sh", self.text("old")).add("bin/bash", self.text("bash")).add("f", self.text("file")),
+            Layer().add("bin/sh", self.text("new", 140_000)).add(".wh.f"),
+        ]
+        archives = [convert(layer.bytes(), tmp_path / f"{number}.layer") for number, layer in enumerate(layers)]
+        image = tmp_path / "image"
+        merge_files(archives, image)
+        content = image.read_bytes()
+        assert self.text("bash") in content
+        assert self.text("new", 140_000) in content
+        with mounted(image) as root:
+            assert (root / "bin/sh").read_bytes() == self.text("new", 140_000)
+            assert (root / "bin/bash").read_bytes() == self.text("bash")
 
 
 class TestStream:

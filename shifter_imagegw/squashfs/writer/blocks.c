@@ -124,15 +124,15 @@ static int submit_tails(struct blocks *blocks, struct failure *failure)
     return 0;
 }
 
-int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, struct failure *failure)
+int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, enum storage storage, struct failure *failure)
 {
-    blocks->tail = size % blocks->block_size;
+    blocks->tail = storage == STORE_PLAIN ? 0 : size % blocks->block_size;
     blocks->body = size - blocks->tail;
     struct inode *made = &blocks->tree->inodes[inode];
     made->size = size;
     made->file.blocks = (uint32_t)blocks->submitted;
     made->file.fragment = made->file.offset = (uint32_t)NO_FRAGMENT;
-    blocks->submitted += blocks->body / blocks->block_size;
+    blocks->submitted += (blocks->body + blocks->block_size - 1) / blocks->block_size;
     if (blocks->submitted > UINT32_MAX)
         return fail_limit(failure, "more than %u data blocks", UINT32_MAX);
     if (blocks->tail > 0) {
@@ -141,12 +141,12 @@ int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, struct fa
         made->file.fragment = blocks->fragment_count;
         made->file.offset = blocks->tails_used;
     }
-    if (twins_begin(&blocks->twins, size, failure) < 0)
+    if (twins_begin(&blocks->twins, size, (unsigned char)storage, failure) < 0)
         return -1;
     if (blocks->body == 0)
         return 0;
-    int result =
-        sqfs_block_processor_begin_file(blocks->processor, NULL, (void *)(uintptr_t)(inode + 1), data_flags);
+    sqfs_u32 flags = data_flags | (storage == STORE_PLAIN ? SQFS_BLK_DONT_COMPRESS : 0);
+    int result = sqfs_block_processor_begin_file(blocks->processor, NULL, (void *)(uintptr_t)(inode + 1), flags);
     return result == 0 ? 0 : output_fail(blocks->output, result, "file data", failure);
 }
 
@@ -195,7 +195,8 @@ int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure)
     if (twin == inode)
         return 0;
     struct inode *copy = &blocks->tree->inodes[inode];
-    blocks->tails_used -= (uint32_t)(copy->size % blocks->block_size); /* the last thing that came there */
+    if (copy->file.fragment != (uint32_t)NO_FRAGMENT)
+        blocks->tails_used -= (uint32_t)(copy->size % blocks->block_size); /* the last thing that came there */
     copy->file = blocks->tree->inodes[twin].file;
     copy->where = twin;
     copy->flags |= INODE_TWIN;

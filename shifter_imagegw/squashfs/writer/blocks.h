@@ -51,8 +51,13 @@ int blocks_init(struct blocks *blocks, struct tree *tree, struct output *output,
                 struct failure *failure);
 void blocks_destroy(struct blocks *blocks);
 
+enum storage {
+    STORE_COMPRESSED,
+    STORE_PLAIN /* as it is, and its tail not among those of others */
+};
+
 /* One file at a time: begin with its size, append exactly so many bytes or zeros, end. The inode gets what it needs. */
-int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, struct failure *failure);
+int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, enum storage storage, struct failure *failure);
 int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct failure *failure);
 int blocks_append_zeros(struct blocks *blocks, uint64_t size, struct failure *failure);
 int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure);

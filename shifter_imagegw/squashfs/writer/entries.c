@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "bootset.h"
+
 static const char whiteout_prefix[] = ".wh.";       /* image-spec 1.1, layer.md, "Whiteouts" */
 static const char opaque_marker[] = ".wh..wh..opq"; /* the same, "Opaque Whiteout" */
 static const char aufs_prefix[] = ".wh..wh.";       /* aufs(5) keeps its own files under such names */
@@ -151,6 +153,14 @@ static int copy_data(struct entries *entries, struct archive *archive, struct fa
     }
 }
 
+static enum storage choose_storage(const struct entries *entries, uint64_t size)
+{
+    size_t directory_size;
+    const char *directory = walk_directory(&entries->walk, &directory_size);
+    bool plain = entries->recipe->boot_set && bootset_has(directory, directory_size, entries->walk.name, size);
+    return plain ? STORE_PLAIN : STORE_COMPRESSED;
+}
+
 static int apply_file(struct entries *entries, struct archive *archive, struct archive_entry *entry,
                       struct failure *failure)
 {
@@ -164,7 +174,7 @@ static int apply_file(struct entries *entries, struct archive *archive, struct a
     uint32_t inode;
     if (tree_add_inode(entries->tree, S_IFREG, &inode, failure) < 0 ||
         copy_attributes(entries, entry, inode, failure) < 0 ||
-        blocks_begin(entries->blocks, inode, (uint64_t)size, failure) < 0 ||
+        blocks_begin(entries->blocks, inode, (uint64_t)size, choose_storage(entries, (uint64_t)size), failure) < 0 ||
         copy_data(entries, archive, failure) < 0 || blocks_end(entries->blocks, inode, failure) < 0)
         return -1;
     return place(entries, inode, failure);

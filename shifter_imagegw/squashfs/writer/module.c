@@ -238,16 +238,16 @@ static void writer_dealloc(struct layer_writer *self)
 static int parse(PyObject *arguments, PyObject *keywords, struct conversion *conversion)
 {
     static char *names[] = {"fd", "compressor", "level", "block_size", "threads", "keep_owners", "keep_user_xattrs",
-                            "keep_setid", "max_bytes", "max_ratio", "max_entries", "max_text", "max_path", "max_name",
-                            "max_depth", "max_target", "max_links", "max_xattrs", NULL};
+                            "keep_setid", "boot_set", "max_bytes", "max_ratio", "max_entries", "max_text", "max_path",
+                            "max_name", "max_depth", "max_target", "max_links", "max_xattrs", NULL};
     struct recipe *recipe = &conversion->recipe;
     struct limits *limits = &conversion->limits;
     const char *compressor;
-    int fd, keep_owners, keep_user_xattrs, keep_setid;
+    int fd, keep_owners, keep_user_xattrs, keep_setid, boot_set;
     unsigned long long bytes, ratio, entries, text;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "i$sIIIpppKKKKIIIIII:LayerWriter", names, &fd, &compressor,
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "i$sIIIppppKKKKIIIIII:LayerWriter", names, &fd, &compressor,
                                      &recipe->level, &recipe->block_size, &recipe->threads, &keep_owners,
-                                     &keep_user_xattrs, &keep_setid, &bytes, &ratio, &entries, &text,
+                                     &keep_user_xattrs, &keep_setid, &boot_set, &bytes, &ratio, &entries, &text,
                                      &limits->max_path, &limits->max_name, &limits->max_depth, &limits->max_target,
                                      &limits->max_links, &limits->max_xattrs))
         return -1;
@@ -265,6 +265,7 @@ static int parse(PyObject *arguments, PyObject *keywords, struct conversion *con
     recipe->keep_owners = keep_owners;
     recipe->keep_user_xattrs = keep_user_xattrs;
     recipe->keep_setid = keep_setid;
+    recipe->boot_set = boot_set;
     limits->max_bytes = bytes;
     limits->max_ratio = ratio;
     limits->max_entries = entries;

@@ -16,6 +16,7 @@ struct recipe {
     uint32_t block_size; /* bytes, a power of two */
     unsigned threads;    /* that compress */
     bool keep_owners, keep_user_xattrs, keep_setid;
+    bool boot_set; /* store it uncompressed */
 };
 
 struct limits {

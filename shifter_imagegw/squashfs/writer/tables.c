@@ -70,9 +70,17 @@ static sqfs_inode_generic_t *take_scratch(struct tables *tables, size_t extra)
     return tables->scratch;
 }
 
+/* A tail that is in no fragment block is a short block of its own. */
+static size_t count_blocks(const struct inode *inode, uint32_t block_size)
+{
+    bool short_block = inode->file.fragment == UINT32_MAX && inode->size % block_size != 0;
+    return (size_t)(inode->size / block_size) + short_block;
+}
+
 static int write_file(struct tables *tables, struct inode *inode)
 {
-    size_t blocks = (size_t)(inode->size / tables->blocks->block_size);
+    uint32_t block_size = tables->blocks->block_size;
+    size_t blocks = count_blocks(inode, block_size);
     size_t bytes = blocks * sizeof(sqfs_u32);
     sqfs_inode_generic_t *generic = take_scratch(tables, bytes);
     if (generic == NULL)
@@ -80,8 +88,10 @@ static int write_file(struct tables *tables, struct inode *inode)
     const uint32_t *sizes = tables->blocks->sizes + inode->file.blocks;
     uint64_t holes = 0;
     for (size_t i = 0; i < blocks; i++) {
+        uint64_t left = inode->size - (uint64_t)i * block_size;
         generic->extra[i] = sizes[i];
-        holes += sizes[i] == 0 ? tables->blocks->block_size : 0;
+        if (sizes[i] == 0)
+            holes += left < block_size ? left : block_size;
     }
     generic->payload_bytes_available = generic->payload_bytes_used = (sqfs_u32)bytes;
     if (inode->size > UINT32_MAX || inode->where > UINT32_MAX || holes > 0 || inode->links > 1 ||

@@ -25,10 +25,14 @@ void twins_destroy(struct twins *twins)
     free(twins->table);
 }
 
-int twins_begin(struct twins *twins, uint64_t size, struct failure *failure)
+int twins_begin(struct twins *twins, uint64_t size, unsigned char class, struct failure *failure)
 {
     twins->hashing = size >= TWINS_MIN_BYTES;
-    return !twins->hashing || EVP_DigestInit_ex(twins->hash, twins->algorithm, NULL) == 1 ? 0 : no_hash(failure);
+    if (!twins->hashing)
+        return 0;
+    bool begun = EVP_DigestInit_ex(twins->hash, twins->algorithm, NULL) == 1 &&
+                 EVP_DigestUpdate(twins->hash, &class, sizeof class) == 1;
+    return begun ? 0 : no_hash(failure);
 }
 
 int twins_update(struct twins *twins, const void *data, size_t size, struct failure *failure)

@@ -34,8 +34,8 @@ struct twins {
 int twins_init(struct twins *twins, struct failure *failure);
 void twins_destroy(struct twins *twins);
 
-/* One file at a time. twins_skip: this one is not compared. */
-int twins_begin(struct twins *twins, uint64_t size, struct failure *failure);
+/* One file at a time. Files of different `class` are never equal. twins_skip: this one is not compared. */
+int twins_begin(struct twins *twins, uint64_t size, unsigned char class, struct failure *failure);
 int twins_update(struct twins *twins, const void *data, size_t size, struct failure *failure);
 void twins_skip(struct twins *twins);
 /* `twin` is an earlier inode with the same content, or `inode` itself. */

@@ -40,6 +40,12 @@ bool walk_any_starts(const struct walk *walk, const char *text);
 bool walk_last_starts(const struct walk *walk, const char *text);
 /* Goes to the directory of the last component. */
 int walk_to_parent(struct walk *walk, enum walk_mode mode, struct failure *failure);
+/* The directory of the last component, links resolved, from the root; not terminated. */
+static inline const char *walk_directory(const struct walk *walk, size_t *size)
+{
+    *size = walk->ends[walk->depth];
+    return walk->path;
+}
 /* Where it ended, with the last component, links resolved; into `buffer`. */
 int walk_text(const struct walk *walk, char buffer[PATH_CEILING + 1], struct failure *failure);
 
