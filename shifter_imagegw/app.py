@@ -4,23 +4,28 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
 from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
-from shifter_imagegw.fetch import LayerEngine
+from shifter_imagegw.fetch import Fetch, LayerEngine
 from shifter_imagegw.groups import Accounts
+from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.pipeline import Pipeline
 from shifter_imagegw.platforms.local import LocalPlatform
+from shifter_imagegw.registry.manifest import Descriptor
 from shifter_imagegw.store import open_store
 from shifter_imagegw.wakeup import Bell
 from shifter_imagegw.worker import Worker
 
 if TYPE_CHECKING:
     from flask import Flask
+
+    from shifter_imagegw.layers.cache import LayerArchive, LayerCache
 
 
 def create_app(configuration: Configuration) -> Flask:
@@ -50,7 +55,7 @@ def create_worker(configuration: Configuration, engine: LayerEngine | None = Non
                 f"{directory}: {error.strerror}; create it, owned by the gateway's account (uid {os.geteuid()})"
             ) from error
     store = open_store(configuration.store_uri, configuration.database)
-    engine = engine or _SquashfsEngine(configuration.cache_directory)
+    engine = engine or SquashfsEngine(configuration.cache_directory, configuration.limits)
     platforms = {
         name: LocalPlatform(name, platform.image_directory)
         for name, platform in configuration.platforms.items()
@@ -60,19 +65,31 @@ def create_worker(configuration: Configuration, engine: LayerEngine | None = Non
     return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of))
 
 
-class _SquashfsEngine:
-    """The rooms ``layers`` and ``squashfs`` as the pipeline sees them."""
+class SquashfsEngine:
+    """The rooms ``layers`` and ``squashfs`` as the pipeline sees them. One directory holds the archives of all recipes,
+    and each archive's name says of which."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, limits: Limits) -> None:
         # The API needs no libsquashfs.
         from shifter_imagegw.layers.cache import LayerCache  # noqa: PLC0415
         from shifter_imagegw.layers.merge import merge_archives  # noqa: PLC0415
-        from shifter_imagegw.layers.recipe import Limits, Recipe  # noqa: PLC0415
 
-        cache = LayerCache(directory, Recipe(), Limits())
-        self.archive = cache.archive
-        self.sweep = cache.sweep
+        self._make_cache = partial(LayerCache, directory, limits=limits)
+        self._caches: dict[Recipe, LayerCache] = {}
         self.merge = merge_archives
+
+    def archive(
+        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+    ) -> LayerArchive:
+        """See LayerEngine."""
+        return self._cache_of(recipe).archive(descriptor, diff_id, fetch, progress)
+
+    def sweep(self) -> object:
+        """See LayerEngine."""
+        return self._cache_of(Recipe()).sweep()
+
+    def _cache_of(self, recipe: Recipe) -> LayerCache:
+        return self._caches.setdefault(recipe, self._make_cache(recipe))
 
 
 def _authenticator(configuration: Configuration, accounts: Accounts) -> Authenticator:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable, Protocol
 
 from shifter_imagegw.images import PULLING
+from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.progress import Reporter
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.registry.manifest import Descriptor, ResolvedImage
@@ -32,11 +33,14 @@ class OpenArchive(Protocol):
     def fd(self) -> int: ...
 
 
+_Archive = Callable[[Descriptor, str, Fetch, Callable[[int], None]], AbstractContextManager[OpenArchive]]
+
+
 class LayerEngine(Protocol):
     """What turns layers into an image (layers.cache.LayerCache, layers.merge.merge_archives)."""
 
     def archive(
-        self, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
     ) -> AbstractContextManager[OpenArchive]:
         """The archive of a layer, from the cache or made of the stream that ``fetch`` opens; PullError."""
 
@@ -60,6 +64,7 @@ def layer_archives(
     image: ResolvedImage,
     engine: LayerEngine,
     *,
+    recipe: Recipe,
     parallel: int,
     report: Reporter,
 ) -> Iterator[list[int]]:
@@ -71,7 +76,7 @@ def layer_archives(
     distinct = dict(zip(keys, image.layers))
     report.phase(PULLING, "Pulling layers", total=sum(layer.size for layer in distinct.values()))
     with ExitStack() as stack:
-        crew = _Crew(client, repository, distinct, engine, report)
+        crew = _Crew(client, repository, distinct, partial(engine.archive, recipe), report)
         stack.callback(crew.leave)
         crew.start(min(parallel, len(distinct)))
         opened: dict[_Key, int] = {}
@@ -89,12 +94,12 @@ class _Crew:
         client: RegistryClient,
         repository: str,
         layers: dict[_Key, Descriptor],
-        engine: LayerEngine,
+        archive: _Archive,
         report: Reporter,
     ) -> None:
         self._client = client
         self._repository = repository
-        self._engine = engine
+        self._archive = archive
         self._report = report
         self._todo = iter(layers.items())
         self._lock = threading.Lock()
@@ -150,7 +155,7 @@ class _Crew:
             key, descriptor = item
             try:
                 fetch = partial(self._client.open_blob, self._repository, descriptor)
-                archive = self._engine.archive(descriptor, key[1], fetch, self._advance)
+                archive = self._archive(descriptor, key[1], fetch, self._advance)
             except BaseException as error:
                 self._results.put((key, error))
                 return

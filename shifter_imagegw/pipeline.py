@@ -104,8 +104,11 @@ class Pipeline:
     ) -> None:
         """From the registry to ``<id>.squashfs`` in the image directory."""
         parallel = self.configuration.parallel_layers
+        recipe = self.configuration.platforms[pull.system].recipe
         names = [layer.digest for layer in image.layers]
-        with layer_archives(client, repository, image, self.engine, parallel=parallel, report=report) as archives:
+        with layer_archives(
+            client, repository, image, self.engine, recipe=recipe, parallel=parallel, report=report
+        ) as archives:
             report.phase(CONVERSION, "Converting image")
             with platform.part(f"{image.id}.{_FORMAT}", pull.record_id, pull.attempts) as part:
                 self.engine.merge(archives, part, report.check, names)

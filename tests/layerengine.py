@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from shifter_imagegw.errors import LayerError
 from shifter_imagegw.fetch import Fetch
+from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.registry.manifest import Descriptor
 from tests.registryserver import digest_of
 
@@ -50,12 +51,14 @@ class PlainEngine:
         self.cache = cache
         self.opened: list[PlainArchive] = []
         self.fetched: list[str] = []
+        self.recipes: set[Recipe] = set()
         self.swept = 0
         self._lock = threading.Lock()
 
     def archive(
-        self, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
     ) -> PlainArchive:
+        self.recipes.add(recipe)
         path = self.cache / diff_id.replace(":", "-")
         if not path.exists():
             with self._lock:

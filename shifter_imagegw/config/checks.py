@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shifter_imagegw.config.model import Configuration, Platform
+from shifter_imagegw.config.model import Configuration, KernelVersion, Platform
 from shifter_imagegw.errors import ShifterError
+from shifter_imagegw.layers.recipe import FIRST_KERNELS
 from shifter_imagegw.store import open_store
 
 ERROR = "error"
@@ -129,5 +130,18 @@ def _platform(where: str, platform: Platform) -> Iterator[Problem]:
         except OSError as error:
             message = f"{platform.munge_socket}: {error.strerror}; start munged for this system"
             yield Problem(ERROR, f"{where}.mungeSocketPath", message)
+    yield from _kernel(where, platform)
     if not platform.admins:
         yield Problem(WARNING, f"{where}.admins", "nobody may remove images of this system")
+
+
+def _kernel(where: str, platform: Platform) -> Iterator[Problem]:
+    """Whether the nodes can read what is made for them."""
+    compressor = platform.recipe.compressor
+    first = KernelVersion(*FIRST_KERNELS[compressor])
+    if platform.kernel is not None and platform.kernel < first:
+        message = (
+            f"Linux {platform.kernel} cannot read images compressed with {compressor}, which takes {first} or later; "
+            f"set {where}.recipe.compressor to gzip"
+        )
+        yield Problem(ERROR, f"{where}.kernel", message)

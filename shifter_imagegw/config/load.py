@@ -14,7 +14,9 @@ from typing import Any
 
 from shifter_imagegw.config.model import Configuration, Platform, SshAccess
 from shifter_imagegw.config.reader import ObjectReader
+from shifter_imagegw.config.recipes import read_kernel, read_recipe
 from shifter_imagegw.errors import ConfigurationError
+from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.registry.location import Location
 from shifter_imagegw.registry.manifest import OciPlatform
 from shifter_imagegw.registry.settings import HttpSettings
@@ -87,6 +89,8 @@ def _configuration(top: ObjectReader, source: Path, environment: Mapping[str, st
     unused: list[str] = []
     locations = top.object("Locations").each(partial(_location, unused=unused))
     authentication = _authentication(top, environment)
+    recipe = read_recipe(top.object("recipe", required=False), Recipe())
+    read_platform = partial(_platform, authentication=authentication, recipe=recipe, unused=unused)
     store_uri = top.text("MongoDBURI")
     uri_scheme = store_uri.partition("://")[0]
     if uri_scheme not in ("mongodb", "mongodb+srv", "sqlite"):
@@ -98,7 +102,7 @@ def _configuration(top: ObjectReader, source: Path, environment: Mapping[str, st
     converters = top.object("ConverterOptions", required=False)
     configuration = Configuration(
         source=source,
-        platforms=top.object("Platforms").each(partial(_platform, authentication=authentication, unused=unused)),
+        platforms=top.object("Platforms").each(read_platform),
         locations=locations,
         default_location=top.text("DefaultImageLocation", choices=locations),
         default_format=top.text("DefaultImageFormat"),
@@ -117,6 +121,7 @@ def _configuration(top: ObjectReader, source: Path, environment: Mapping[str, st
         converter_options={name: converters.texts(name) for name in list(converters.keys())},
         examiner=top.path("examiner") if top.has("examiner") else None,
         http=top.object("http", required=False).settings(HttpSettings),
+        limits=top.object("limits", required=False).settings(Limits),
         lease_seconds=top.number("leaseSeconds", 60, least=2),
         max_attempts=top.number("maxAttempts", 3),
         parallel_layers=top.number("parallelLayers", 4),
@@ -154,7 +159,7 @@ def _location(name: str, entry: ObjectReader, unused: list[str]) -> Location:
         raise entry.error(None, str(error)) from error
 
 
-def _platform(name: str, entry: ObjectReader, authentication: str, unused: list[str]) -> Platform:
+def _platform(name: str, entry: ObjectReader, authentication: str, recipe: Recipe, unused: list[str]) -> Platform:
     if "/" in name or name in (".", ".."):
         raise entry.error(None, "a system's name is one path segment")
     access = entry.text("accesstype", choices=("local", "remote"))
@@ -180,6 +185,8 @@ def _platform(name: str, entry: ObjectReader, authentication: str, unused: list[
         admins=frozenset(entry.texts("admins", ())),
         ssh=ssh,
         architecture=_architecture(entry),
+        recipe=read_recipe(entry.object("recipe", required=False), recipe),
+        kernel=read_kernel(entry),
     )
     local.unused("imageDir")
     remote.unused("imageDir", "username", "key", "sshCmdOptions", "scpCmdOptions")

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.registry.location import Location
 from shifter_imagegw.registry.manifest import OciPlatform
 from shifter_imagegw.registry.settings import HttpSettings
@@ -23,6 +25,17 @@ class SshAccess:
     scp_options: tuple[str, ...] = ()
 
 
+class KernelVersion(NamedTuple):
+    """Of Linux; ordered."""
+
+    major: int
+    minor: int
+    patch: int = 0
+
+    def __str__(self) -> str:
+        return ".".join(str(number) for number in (self if self.patch else self[:2]))
+
+
 @dataclass(frozen=True)
 class Platform:
     """One cluster, an entry of ``Platforms`` (section 12.3). ``ssh`` is None where ``accesstype`` is ``local``."""
@@ -33,6 +46,10 @@ class Platform:
     admins: frozenset[str] = frozenset()
     ssh: SshAccess | None = None
     architecture: OciPlatform = field(default_factory=OciPlatform)
+    recipe: Recipe = field(default_factory=Recipe)
+    """How its images are made."""
+    kernel: KernelVersion | None = None
+    """The oldest among its nodes, as declared."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class Configuration:
     converter_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     examiner: Path | None = None
     http: HttpSettings = field(default_factory=HttpSettings)
+    limits: Limits = field(default_factory=Limits)
+    """What one layer may ask of the gateway."""
     lease_seconds: int = 60
     """A worker that has not been heard of for so long has lost its pull. Clocks of all gateway hosts agree to a
     fraction of it."""

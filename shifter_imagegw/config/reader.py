@@ -34,6 +34,10 @@ class ObjectReader:
         path = ".".join(part for part in (self.where, key) if part)
         return ConfigurationError(f"{self._source}: {path}: {reason}" if path else f"{self._source}: {reason}")
 
+    def invalid(self, error: ValueError) -> ConfigurationError:
+        """What a dataclass said about its fields, in the words of the file."""
+        return self.error(None, camel_case(str(error)))
+
     def has(self, key: str) -> bool:
         return self._values.get(key) is not None
 
@@ -110,7 +114,7 @@ class ObjectReader:
         try:
             return kind(**values)
         except ValueError as error:
-            raise self.error(None, str(error)) from error
+            raise self.invalid(error) from error
 
     def finish(self) -> None:
         """Refuse unknown keys, each with the known one it resembles."""
@@ -152,6 +156,8 @@ def camel_case(name: str) -> str:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, float):
+        return "a fraction"
     return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 

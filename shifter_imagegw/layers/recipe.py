@@ -21,6 +21,14 @@ LEVELS: Mapping[str, range] = MappingProxyType(
 )
 """Compressors of squashfs that kernels read, and their levels (lz4 has none: 0)."""
 
+USUAL_LEVELS: Mapping[str, int] = MappingProxyType({"zstd": 3, "gzip": 6, "xz": 6, "lz4": 0})
+"""What a compressor is used with when nobody says otherwise."""
+
+FIRST_KERNELS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
+    {"gzip": (2, 6, 29), "xz": (2, 6, 38), "lz4": (3, 19, 0), "zstd": (4, 14, 0)}
+)
+"""The first Linux whose squashfs reads each (the kernel's change logs)."""
+
 _BLOCK_SIZES = frozenset(1 << exponent for exponent in range(12, 21))  # squashfs format 4.0: 4 KiB to 1 MiB
 
 
@@ -46,6 +54,8 @@ class Recipe:
         if self.compressor not in LEVELS:
             raise ValueError(f"compressor {self.compressor!r} is none of {', '.join(LEVELS)}")
         levels = LEVELS[self.compressor]
+        if self.level not in levels and len(levels) == 1:
+            raise ValueError(f"level {self.level}: {self.compressor} has no levels, only 0")
         if self.level not in levels:
             raise ValueError(f"level {self.level} of {self.compressor} is not within {levels[0]} to {levels[-1]}")
         if self.block_size not in _BLOCK_SIZES:

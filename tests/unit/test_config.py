@@ -15,6 +15,7 @@ import pytest
 
 from shifter_imagegw.config import Configuration, load_configuration, parse_configuration, problems
 from shifter_imagegw.errors import ConfigurationError
+from shifter_imagegw.layers.recipe import Limits, Recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,6 +158,43 @@ def test_http_settings_are_typed_too() -> None:
     assert (configuration.http.read_timeout, configuration.http.retries) == (5.0, 1)
 
 
+def recipes(top: Any, **platforms: Any) -> dict[str, Recipe]:
+    document = copy.deepcopy({**DOCUMENTED, "recipe": top})
+    for name, recipe in platforms.items():
+        document["Platforms"][name]["recipe"] = recipe
+    return {name: platform.recipe for name, platform in parse(document).platforms.items()}
+
+
+def test_recipes_of_the_platforms() -> None:
+    assert {platform.recipe for platform in parse(DOCUMENTED).platforms.values()} == {Recipe()}
+    found = recipes({"level": 9, "keepOwners": True}, borealis={"blockSize": 1 << 20, "bootSet": False})
+    assert found["aurora"] == Recipe(level=9, keep_owners=True)
+    assert found["borealis"] == Recipe(level=9, keep_owners=True, block_size=1 << 20, boot_set=False)
+    everything = {"keepOwners": True, "keepSetid": True, "keepUserXattrs": True}
+    assert recipes(everything)["aurora"] == Recipe(keep_owners=True, keep_setid=True, keep_user_xattrs=True)
+
+
+@pytest.mark.parametrize(("compressor", "level"), [("gzip", 6), ("lz4", 0), ("xz", 6)])
+def test_a_level_goes_with_its_compressor(compressor: str, level: int) -> None:
+    found = recipes({"level": 19}, borealis={"compressor": compressor})
+    assert (found["aurora"].compressor, found["aurora"].level) == ("zstd", 19)
+    assert (found["borealis"].compressor, found["borealis"].level) == (compressor, level)
+    assert recipes({}, borealis={"compressor": "gzip", "level": 9})["borealis"].level == 9
+
+
+def test_limits_are_those_of_the_engine() -> None:
+    assert parse(DOCUMENTED).limits == Limits()
+    assert parse({**DOCUMENTED, "limits": {"maxBytes": 5, "maxDepth": 7}}).limits == Limits(max_bytes=5, max_depth=7)
+
+
+@pytest.mark.parametrize("text", ["3.10.0-1160.el7.x86_64", "3.10", "3.10.0"])
+def test_a_declared_kernel(text: str) -> None:
+    kernel = parse(changed("Platforms/aurora/kernel", text)).platforms["aurora"].kernel
+    assert (kernel, str(kernel)) == ((3, 10, 0), "3.10")
+    assert str(parse(changed("Platforms/aurora/kernel", "2.6.32")).platforms["aurora"].kernel) == "2.6.32"
+    assert parse(DOCUMENTED).platforms["aurora"].kernel is None
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("arm64", "linux/arm64"), ("linux/arm/v7", "linux/arm/v7"), ("linux/amd64", "linux/amd64")],
@@ -198,6 +236,21 @@ def test_mock_authentication_needs_the_switch_of_the_tests() -> None:
         ("http", {"readTimeOut": 3}, r"http\.readTimeOut: unknown key; did you mean 'readTimeout'\?"),
         ("http", {"retries": "3"}, r"http\.retries: expected a number, got text"),
         ("http", {"retries": -3}, r"http\.retries: -3 is negative"),
+        ("recipe", {"compresor": "gzip"}, r"recipe\.compresor: unknown key; did you mean 'compressor'\?"),
+        ("recipe", {"compressor": "lzo"}, r"recipe\.compressor: 'lzo' is not one of zstd, gzip, xz, lz4"),
+        ("recipe", {"level": 23}, r"recipe: level 23 of zstd is not within 1 to 22"),
+        ("recipe", {"compressor": "lz4", "level": 1}, r"recipe: level 1: lz4 has no levels, only 0"),
+        ("recipe", {"blockSize": 100_000}, r"recipe: block size 100000 is not a power of two within 4096 to 1048576"),
+        ("recipe", {"blockSize": 2 << 20}, r"recipe: block size 2097152 is not a power of two"),
+        ("recipe", {"keepSetid": True}, r"recipe: keepSetid without keepOwners would turn every setuid program"),
+        ("Platforms/aurora/recipe", {"keepSetid": True}, r"Platforms\.aurora\.recipe: keepSetid without keepOwners"),
+        ("Platforms/aurora/recipe", {"block_size": 1}, r"aurora\.recipe\.block_size: .*did you mean 'blockSize'\?"),
+        ("Platforms/aurora/kernel", 4.18, r"Platforms\.aurora\.kernel: expected text, got a fraction"),
+        ("Platforms/aurora/kernel", "RHEL 8", r"Platforms\.aurora\.kernel: 'RHEL 8': expected a version, e\.g\. 4\.18"),
+        ("limits", {"maxRation": 3}, r"limits\.maxRation: unknown key; did you mean 'maxRatio'\?"),
+        ("limits", {"maxRatio": 0}, r"limits: maxRatio is 0, not within 1 to"),
+        ("limits", {"maxPath": 5000}, r"limits: maxPath is 5000, not within 1 to 4096"),
+        ("limits", {"maxBytes": 1e9}, r"limits\.maxBytes: expected a number, got a fraction"),
         ("Platforms", ..., "Platforms: is missing"),
         ("Platforms", {}, "Platforms: names no system"),
         ("Platforms", [], "Platforms: expected an object, got a list"),
@@ -308,6 +361,32 @@ class TestProblems:
     def test_a_sound_site_has_no_errors(self, tmp_path: Path) -> None:
         assert self.errors(self.document(tmp_path)) == []
         assert not (tmp_path / "images.sqlite").exists()
+
+    @pytest.mark.parametrize(
+        ("kernel", "recipe", "message"),
+        [
+            ("4.13.16", {}, "Linux 4.13.16 cannot read images compressed with zstd, which takes 4.14 or later"),
+            ("3.10.0-1160.el7", {}, "Linux 3.10 cannot read images compressed with zstd"),
+            ("3.10", {"compressor": "lz4"}, "Linux 3.10 cannot read images compressed with lz4, which takes 3.19"),
+            ("2.6.32", {"compressor": "xz"}, "Linux 2.6.32 cannot read images compressed with xz, which takes 2.6.38"),
+            ("2.6.32", {"compressor": "gzip"}, None),
+            ("2.6.38", {"compressor": "xz"}, None),
+            ("4.14", {}, None),
+            ("6.1.0-31-amd64", {}, None),
+        ],
+    )
+    def test_a_kernel_that_cannot_read_the_compressor(
+        self, tmp_path: Path, kernel: str, recipe: dict[str, Any], message: str | None
+    ) -> None:
+        document = self.document(tmp_path)
+        document["recipe"] = recipe
+        document["Platforms"]["aurora"]["kernel"] = kernel
+        found = self.errors(document)
+        if message is None:
+            assert found == []
+        else:
+            assert found[0].startswith(f"error: Platforms.aurora.kernel: {message}")
+            assert found[0].endswith("; set Platforms.aurora.recipe.compressor to gzip")
 
     def test_everything_that_is_wrong_on_this_host_is_listed_at_once(self, tmp_path: Path) -> None:
         document = self.document(tmp_path)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from shifter_imagegw.config.reader import camel_case
+from shifter_imagegw.layers.recipe import Limits, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -26,3 +30,10 @@ def test_every_file_of_code_names_its_licence() -> None:
     ).stdout.split("\0")
     code = [p for p in listed if re.search(r"\.(py|pyi|c|h|go|mk)$|(^|/)Makefile$|^extra/[\w-]+$|^tests/run$", p)]
     assert [p for p in code if "SPDX-License-Identifier: BSD-3-Clause" not in (ROOT / p).read_text()[:400]] == []
+
+
+@pytest.mark.parametrize("kind", [Recipe, Limits])
+def test_every_key_of_recipe_and_limits_is_documented(kind: type[Recipe] | type[Limits]) -> None:
+    page = (ROOT / "docs/gateway-configuration.md").read_text()
+    keys = [camel_case(field.name) for field in dataclasses.fields(kind)]
+    assert [key for key in keys if f"| `{key}` |" not in page] == []
