@@ -15,6 +15,8 @@ from shifter_imagegw.errors import ConversionError
 _MAX_ENV_BYTES = 128 * 1024
 """Longest ``NAME=value``: what execve takes (Linux MAX_ARG_STRLEN)."""
 
+_RECIPE_KEY = "# recipe"
+
 _MAX_ACL_ENTRIES = 1000
 """Old runtimes abort on longer lists (section 9.3)."""
 
@@ -31,6 +33,8 @@ class Metadata:
     private: bool = False
     user_acl: Sequence[int] = ()
     group_acl: Sequence[int] = ()
+    recipe: str | None = None
+    """How the image was made (layers.recipe.Recipe.record); a comment, which no runtime reads."""
 
 
 def render(metadata: Metadata) -> bytes:
@@ -39,8 +43,19 @@ def render(metadata: Metadata) -> bytes:
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
+def recorded_recipe(content: bytes) -> str | None:
+    """The recipe that a metadata file records, None without one. Only what is no value can start with ``#``."""
+    for line in content.decode("utf-8", "surrogateescape").split("\n"):
+        key, _, value = line.partition(":")
+        if key == _RECIPE_KEY:
+            return value.strip()
+    return None
+
+
 def _entries(metadata: Metadata) -> Iterator[tuple[str, str]]:
     yield "FORMAT", metadata.image_format
+    if metadata.recipe:
+        yield _RECIPE_KEY, metadata.recipe
     if metadata.entrypoint:
         yield "ENTRY", _argument_list("ENTRYPOINT", metadata.entrypoint)
     if metadata.cmd:

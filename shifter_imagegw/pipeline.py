@@ -22,7 +22,8 @@ from shifter_imagegw.config.model import Configuration
 from shifter_imagegw.errors import ConversionError, ExaminerRejected, LeaseLost, PublishError, ShifterError
 from shifter_imagegw.fetch import LayerEngine, layer_archives
 from shifter_imagegw.images import CONVERSION, PULLING, TRANSFER, GroupsOf, Image, granted_acls
-from shifter_imagegw.meta import Metadata, render
+from shifter_imagegw.layers.recipe import Recipe
+from shifter_imagegw.meta import Metadata, recorded_recipe, render
 from shifter_imagegw.platforms.local import LocalPlatform
 from shifter_imagegw.progress import Reporter
 from shifter_imagegw.registry.client import RegistryClient
@@ -64,13 +65,17 @@ class Pipeline:
         with RegistryClient(location, login, self.configuration.http) as client:
             image = client.resolve(reference.repository, reference.version, architecture)
             # What no metadata file can say is found out before anything is transferred.
-            render(_metadata(image.config))
+            metadata = _metadata(image.config)
+            render(metadata)
             # Until its lists are settled, the record of a private image shows nothing to others.
             report.phase(PULLING, "Getting manifest", private=image.private)
-            if not platform.exists(image.id, _FORMAT):
-                self._convert(pull, image, client, reference.repository, platform=platform, report=report)
+            recipe = self.configuration.platforms[pull.system].recipe
+            if not platform.exists(image.id, _FORMAT) and self._convert(
+                pull, image, client, reference.repository, recipe=recipe, platform=platform, report=report
+            ):
+                metadata = replace(metadata, recipe=recipe.record())
             private = client.private
-        return self._settle(pull, image, private, platform, report)
+        return self._settle(pull, image, metadata, private, platform=platform, report=report)
 
     def _platform(self, system: str) -> LocalPlatform:
         if self.configuration.examiner is not None:
@@ -99,12 +104,12 @@ class Pipeline:
         client: RegistryClient,
         repository: str,
         *,
+        recipe: Recipe,
         platform: LocalPlatform,
         report: Reporter,
-    ) -> None:
-        """From the registry to ``<id>.squashfs`` in the image directory."""
+    ) -> bool:
+        """From the registry to ``<id>.squashfs`` in the image directory; False when another pull was quicker."""
         parallel = self.configuration.parallel_layers
-        recipe = self.configuration.platforms[pull.system].recipe
         names = [layer.digest for layer in image.layers]
         with layer_archives(
             client, repository, image, self.engine, recipe=recipe, parallel=parallel, report=report
@@ -114,14 +119,22 @@ class Pipeline:
                 self.engine.merge(archives, part, report.check, names)
                 report.phase(TRANSFER, "Transferring image")
                 if platform.exists(image.id, _FORMAT):
-                    return  # another pull of the same content was quicker; its bytes are the same
+                    return False
                 if platform.has_metadata(image.id) and self.configuration.acl_metadata:
-                    closed = render(Metadata(private=True))
+                    closed = render(Metadata(private=True, recipe=recipe.record()))
                     platform.publish_metadata(image.id, closed, pull.record_id, pull.attempts)
                 platform.publish_image(image.id, _FORMAT, part)
+        return True
 
     def _settle(
-        self, pull: Image, image: ResolvedImage, private: bool, platform: LocalPlatform, report: Reporter
+        self,
+        pull: Image,
+        image: ResolvedImage,
+        metadata: Metadata,
+        private: bool,
+        *,
+        platform: LocalPlatform,
+        report: Reporter,
     ) -> Image:
         """Decide who may use the image, and say so in metadata, tag and record."""
         report.phase(TRANSFER, "Transferring metadata", private=private)
@@ -130,16 +143,16 @@ class Pipeline:
             while ready is None:
                 basis = self.store.ready_by_id(pull.system, pull.itype, image.id)
                 result = self._result(pull, image, private, basis)
-                self._publish_metadata(pull, image.config, result, platform)
+                self._publish_metadata(pull, metadata, result, platform)
                 platform.publish_tag(pull.itype, pull.pulltag or "", image.id, pull.record_id, pull.attempts)
                 # None: the image's record has changed since; then its lists are settled anew.
                 ready = self.store.complete(pull, result, basis, self.clock())
         except Exception as error:
-            self._follow_records(pull, image, platform, lost=isinstance(error, LeaseLost))
+            self._follow_records(pull, image, metadata, platform, lost=isinstance(error, LeaseLost))
             raise
         if platform.tagged(pull.itype, pull.pulltag or "") != image.id:
             # A predecessor that does not know yet that it lost this pull wrote it late.
-            self._follow_records(pull, image, platform, lost=True)
+            self._follow_records(pull, image, metadata, platform, lost=True)
         return ready
 
     def _result(self, pull: Image, image: ResolvedImage, private: bool, basis: Image | None) -> Image:
@@ -159,8 +172,9 @@ class Pipeline:
             expiration=self.clock() + self.configuration.image_expiration,
         )
 
-    def _publish_metadata(self, pull: Image, config: ImageConfig, record: Image, platform: LocalPlatform) -> None:
-        metadata = _metadata(config)
+    def _publish_metadata(self, pull: Image, metadata: Metadata, record: Image, platform: LocalPlatform) -> None:
+        if metadata.recipe is None:  # the image was there; what it was made by need not be today's recipe
+            metadata = replace(metadata, recipe=recorded_recipe(platform.metadata(record.image_id or "") or b""))
         users, groups = record.user_acl or (), record.group_acl or ()
         # A record of old times may not say whether it is private; then its lists do.
         restricted = record.private or (record.private is None and bool(users or groups))
@@ -168,7 +182,9 @@ class Pipeline:
             metadata = replace(metadata, private=True, user_acl=users, group_acl=groups)
         platform.publish_metadata(record.image_id or "", render(metadata), pull.record_id, pull.attempts)
 
-    def _follow_records(self, pull: Image, image: ResolvedImage, platform: LocalPlatform, *, lost: bool) -> None:
+    def _follow_records(
+        self, pull: Image, image: ResolvedImage, metadata: Metadata, platform: LocalPlatform, *, lost: bool
+    ) -> None:
         """Make tag and metadata say what the records say, after a pull that wrote them and then did not complete.
 
         ``lost``: somebody else completes it, and where no record exists yet will write both.
@@ -182,7 +198,7 @@ class Pipeline:
                 platform.remove_tag(pull.itype, reference, image.id)
             record = self.store.ready_by_id(pull.system, pull.itype, image.id)
             if record is not None:
-                self._publish_metadata(pull, image.config, record, platform)
+                self._publish_metadata(pull, metadata, record, platform)
         except ShifterError as error:
             _log.error(
                 "pull of %s on %s: tag and metadata may be ahead of the records: %s", reference, pull.system, error

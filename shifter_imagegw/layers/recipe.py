@@ -30,6 +30,15 @@ FIRST_KERNELS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
 """The first Linux whose squashfs reads each (the kernel's change logs)."""
 
 _BLOCK_SIZES = frozenset(1 << exponent for exponent in range(12, 21))  # squashfs format 4.0: 4 KiB to 1 MiB
+_POLICIES: Mapping[str, str] = MappingProxyType(
+    {
+        "keepOwners": "keep_owners",
+        "keepSetid": "keep_setid",
+        "keepUserXattrs": "keep_user_xattrs",
+        "bootSet": "boot_set",
+    }
+)
+"""Names of the flags, as in imagemanager.json, and their fields."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,21 @@ class Recipe:
             raise ValueError(f"block size {self.block_size} is not a power of two within 4096 to 1048576")
         if self.keep_setid and not self.keep_owners:
             raise ValueError("keep_setid without keep_owners would turn every setuid program into one of root's")
+
+    def record(self) -> str:
+        """One line for the metadata of an image: version, compressor, level, block size, and the policies that hold."""
+        policies = [name for name, field in _POLICIES.items() if getattr(self, field)]
+        return " ".join((str(RECIPE), self.compressor, str(self.level), str(self.block_size), *policies))
+
+    @classmethod
+    def of_record(cls, text: str) -> tuple[int, Recipe]:
+        """Version and recipe of such a line. ValueError when it is none, or says what this version does not know."""
+        version, compressor, level, block_size, *policies = text.split()
+        unknown = set(policies).difference(_POLICIES)
+        if unknown:
+            raise ValueError(f"policy {min(unknown)!r} is none of {', '.join(_POLICIES)}")
+        held = {field: name in policies for name, field in _POLICIES.items()}
+        return int(version), cls(compressor, int(level), int(block_size), **held)
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits: equal exactly for recipes that give equal archives."""

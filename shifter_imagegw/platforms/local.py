@@ -57,6 +57,16 @@ class LocalPlatform:
         """Whether ``<id>.meta`` is there."""
         return self.path(image_id, "meta").exists()
 
+    def metadata(self, image_id: str) -> bytes | None:
+        """The content of ``<id>.meta``; None when it is not there."""
+        path = self.path(image_id, "meta")
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(path, error) from error
+
     @contextmanager
     def part(self, name: str, pull: str, attempt: int) -> Iterator[Path]:
         """A new name for a file that will be ``name``; whatever is left under it is removed at the end."""

@@ -17,7 +17,7 @@ import pytest
 
 from shifter_imagegw.errors import ConversionError, LayerError
 from shifter_imagegw.layers.archive import build_archive
-from shifter_imagegw.layers.recipe import LEVELS, Limits, Recipe
+from shifter_imagegw.layers.recipe import LEVELS, RECIPE, Limits, Recipe
 from shifter_imagegw.layers.trailer import check_trailer, verify_archive
 from shifter_imagegw.squashfs import _writer
 from tests.layerarchive import merge_files
@@ -325,6 +325,17 @@ class TestPolicy:
         recipes += [Recipe(keep_owners=True), Recipe(boot_set=False)]
         assert len({recipe.fingerprint() for recipe in recipes}) == len(recipes)
         assert Recipe().fingerprint() == Recipe().fingerprint()
+        records = [recipe.record() for recipe in recipes]
+        assert [Recipe.of_record(record) for record in records] == [(RECIPE, recipe) for recipe in recipes]
+
+    def test_a_record_is_a_line_that_can_be_read_again(self) -> None:
+        assert Recipe().record() == f"{RECIPE} zstd 3 131072 bootSet"
+        everything = Recipe("xz", 0, 4096, keep_owners=True, keep_user_xattrs=True, keep_setid=True, boot_set=False)
+        assert everything.record() == f"{RECIPE} xz 0 4096 keepOwners keepSetid keepUserXattrs"
+        assert Recipe.of_record("1 zstd 3 131072") == (1, Recipe(boot_set=False))
+        for wrong in ("", "2 zstd 3", "two zstd 3 131072", "2 lzo 1 131072", "2 zstd 3 131072 keepDevices"):
+            with pytest.raises(ValueError):  # noqa: PT011
+                Recipe.of_record(wrong)
 
 
 class TestBootSet:

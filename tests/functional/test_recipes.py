@@ -17,7 +17,9 @@ from shifter_imagegw.app import create_worker
 from shifter_imagegw.auth import MungeSealer
 from shifter_imagegw.config import Configuration, load_configuration
 from shifter_imagegw.images import FAILURE, Image
+from shifter_imagegw.layers.recipe import RECIPE, Recipe
 from shifter_imagegw.manager import ImageManager
+from shifter_imagegw.meta import recorded_recipe
 from shifter_imagegw.session import Session
 from shifter_imagegw.squashfs.validate import ImageFacts, validate_image
 from shifter_imagegw.store import ImageStore, open_store
@@ -34,7 +36,8 @@ TEXT = b"easily compressed text. " * 20_000
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     with registry_server(tmp_path_factory.mktemp("registry")) as server:
-        server.push_image("app", "1", [tar_of({"bin/sh": TEXT}), tar_of({"file": TEXT[1:]})])
+        for tag in ("1", "again"):
+            server.push_image("app", tag, [tar_of({"bin/sh": TEXT}), tar_of({"file": TEXT[1:]})])
         yield server
 
 
@@ -118,3 +121,16 @@ def test_limits_of_the_file_hold(make_site: Callable[..., Site], limits: dict[st
     failed = site.pulled(SYSTEM)
     assert failed.status == FAILURE
     assert reason in (failed.status_message or "")
+
+
+def test_the_metadata_say_by_which_recipe_an_image_was_made(make_site: Callable[..., Site]) -> None:
+    site = make_site({"compressor": "gzip", "keepOwners": True})
+    new, old = site.pulled(SYSTEM), site.pulled(OLD)
+    assert recorded_recipe(site.file(SYSTEM, new, "meta").read_bytes()) == Recipe().record()
+    gzip = Recipe("gzip", 6, keep_owners=True)
+    content = site.file(OLD, old, "meta").read_bytes()
+    assert Recipe.of_record(recorded_recipe(content) or "") == (RECIPE, gzip)
+    changed = make_site({"compressor": "lz4"})
+    assert changed.pulled(OLD, "app:again").image_id == old.image_id
+    assert changed.facts(OLD, old).compressor == "gzip"
+    assert changed.file(OLD, old, "meta").read_bytes() == content

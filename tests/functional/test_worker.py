@@ -119,6 +119,8 @@ class Site:
     def meta(self, image_id: str) -> dict[str, list[str]]:
         entries: dict[str, list[str]] = {}
         for line in (self.images / f"{image_id}.meta").read_text().splitlines():
+            if line.startswith("#"):
+                continue
             key, _, value = line.partition(": ")
             entries.setdefault(key.rstrip(":"), []).append(value)
         return entries

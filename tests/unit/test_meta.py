@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from shifter_imagegw.errors import ConversionError
-from shifter_imagegw.meta import Metadata, render
+from shifter_imagegw.meta import Metadata, recorded_recipe, render
 
 
 def test_the_documented_example() -> None:
@@ -76,3 +76,14 @@ def test_bytes_that_are_not_utf8_survive() -> None:
 def test_lists_longer_than_nodes_take_are_refused() -> None:
     with pytest.raises(ConversionError, match="user list has 1001 entries"):
         render(Metadata(private=True, user_acl=range(1001)))
+
+
+def test_the_recipe_is_a_comment_which_no_reader_of_values_sees() -> None:
+    content = render(Metadata(env=["A=1"], recipe="2 zstd 3 131072 bootSet"))
+    assert content == b"FORMAT: squashfs\n# recipe: 2 zstd 3 131072 bootSet\nENV: A=1\n"
+    assert recorded_recipe(content) == "2 zstd 3 131072 bootSet"
+
+
+def test_no_value_is_taken_for_the_recipe() -> None:
+    assert recorded_recipe(render(Metadata(env=["# recipe: 1=x", "A=# recipe: 1"], workdir="# recipe: 2"))) is None
+    assert recorded_recipe(b"\xff\nENV: A=\r# recipe: 1") is None
