@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from shifter_imagegw.layers.cache import LayerArchive, LayerCache
+    from shifter_imagegw.verify import Verifier
 
 
 def create_app(configuration: Configuration) -> Flask:
@@ -63,6 +64,13 @@ def create_worker(configuration: Configuration, engine: LayerEngine | None = Non
     }
     sealer, groups_of = MungeSealer(configuration), Accounts().groups_of
     return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of))
+
+
+def create_verifier(configuration: Configuration, system: str) -> Verifier:
+    """What looks at the images of a system. ConfigurationError, NotFound, NotSupported."""
+    from shifter_imagegw.verify import Verifier  # noqa: PLC0415 - neither API nor workers need the launcher's parsers
+
+    return Verifier(configuration, open_store(configuration.store_uri, configuration.database), system)
 
 
 class SquashfsEngine:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``shifter-imagegw``: serve, worker, check-config (docs/gateway-operation.md). Imports wait until they are needed.
+"""``shifter-imagegw``: serve, worker, check-config, verify (docs/gateway-operation.md). Imports wait until needed.
 
 Exit status: 0 done, or stopped by SIGTERM or SIGINT; 1 configuration, address or a check is wrong; 2 wrong usage.
 """
@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from shifter_imagegw.config import Configuration
+    from shifter_imagegw.verify import Verifier
 
 _COUNT = click.IntRange(1, 1000)
 
@@ -102,6 +103,50 @@ def check_config(file: Path) -> None:
     errors = sum(problem.severity == "error" for problem in found)
     click.echo(f"{file}: {errors} errors, {len(found) - errors} warnings")
     raise SystemExit(1 if errors else 0)
+
+
+@gateway.command()
+@click.argument("system")
+@click.argument("images", metavar="[IMAGE]...", nargs=-1)
+@click.option("--rebuild", is_flag=True, help="Make the IMAGEs again and compare the bytes; publishes nothing.")
+@click.pass_obj
+def verify(file: Path, system: str, images: tuple[str, ...], rebuild: bool) -> None:
+    """Compare image files, metadata, tag index and records of SYSTEM, or of some of its IMAGEs (reference or id).
+
+    Prints a line for each problem. Run it as the gateway's account.
+    """
+    if rebuild and not images:
+        raise click.UsageError("--rebuild takes at least one IMAGE: it fetches and converts each of them again")
+    configuration = _configure(file)
+    from shifter_imagegw.app import create_verifier  # noqa: PLC0415
+    from shifter_imagegw.errors import ShifterError  # noqa: PLC0415
+
+    try:
+        verifier = create_verifier(configuration, system)
+        found = verifier.problems(images)
+        for problem in found:
+            click.echo(problem)
+        differ = sum([_rebuild(configuration, verifier, image) for image in images]) if rebuild else 0
+        click.echo(f"{system}: {len(set(images)) or verifier.count()} images, {len(found) + differ} problems")
+    except ShifterError as error:
+        _fail(error)
+    raise SystemExit(1 if found or differ else 0)
+
+
+def _rebuild(configuration: Configuration, verifier: Verifier, image: str) -> bool:
+    """Whether it is not what it was, or cannot be told."""
+    from shifter_imagegw.app import SquashfsEngine  # noqa: PLC0415
+    from shifter_imagegw.errors import PullError  # noqa: PLC0415
+    from shifter_imagegw.rebuild import rebuild  # noqa: PLC0415
+
+    try:
+        difference = rebuild(
+            configuration, verifier.find(image), lambda directory: SquashfsEngine(directory, configuration.limits)
+        )
+    except PullError as error:
+        difference = f"cannot be compared: {error}"
+    click.echo(f"{image}: {difference or 'identical'}")
+    return difference is not None
 
 
 def _configure(file: Path) -> Configuration:

@@ -14,7 +14,6 @@ from typing import Callable, Protocol
 
 from shifter_imagegw.images import PULLING
 from shifter_imagegw.layers.recipe import Recipe
-from shifter_imagegw.progress import Reporter
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.registry.manifest import Descriptor, ResolvedImage
 
@@ -53,6 +52,16 @@ class LayerEngine(Protocol):
         """Remove what killed workers left behind."""
 
 
+class Progress(Protocol):
+    """Who is told how far it is (progress.Reporter). Each call may raise to end the work."""
+
+    def phase(self, status: str, text: str, total: int = 0) -> None: ...
+
+    def advance(self, count: int) -> None: ...
+
+    def check(self) -> None: ...
+
+
 class _AbandonedError(Exception):
     """Another layer of the same image has failed."""
 
@@ -66,7 +75,7 @@ def layer_archives(
     *,
     recipe: Recipe,
     parallel: int,
-    report: Reporter,
+    report: Progress,
 ) -> Iterator[list[int]]:
     """Descriptors of the archives of all layers, oldest first; a layer that the manifest lists twice is fetched once.
 
@@ -95,7 +104,7 @@ class _Crew:
         repository: str,
         layers: dict[_Key, Descriptor],
         archive: _Archive,
-        report: Reporter,
+        report: Progress,
     ) -> None:
         self._client = client
         self._repository = repository

@@ -80,12 +80,15 @@ class Recipe:
     @classmethod
     def of_record(cls, text: str) -> tuple[int, Recipe]:
         """Version and recipe of such a line. ValueError when it is none, or says what this version does not know."""
-        version, compressor, level, block_size, *policies = text.split()
-        unknown = set(policies).difference(_POLICIES)
-        if unknown:
-            raise ValueError(f"policy {min(unknown)!r} is none of {', '.join(_POLICIES)}")
-        held = {field: name in policies for name, field in _POLICIES.items()}
-        return int(version), cls(compressor, int(level), int(block_size), **held)
+        try:
+            version, compressor, level, block_size, *policies = text.split()
+            unknown = set(policies).difference(_POLICIES)
+            if unknown:
+                raise ValueError(f"{min(unknown)!r} is none of {', '.join(_POLICIES)}")
+            held = {field: name in policies for name, field in _POLICIES.items()}
+            return int(version), cls(compressor, int(level), int(block_size), **held)
+        except ValueError as error:
+            raise ValueError(f"recipe {text[:200]!r} cannot be read: {error}") from error
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits: equal exactly for recipes that give equal archives."""

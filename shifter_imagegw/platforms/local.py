@@ -19,10 +19,14 @@ from pathlib import Path
 
 from shifter_imagegw.errors import PublishError
 
+ITYPES = ("docker", "custom")
+"""Types of images that the tag index knows."""
+
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _MAX_NAME_BYTES = 255
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<pull>[0-9a-f]+)-(?P<attempt>[0-9]+)-[0-9a-f]{8}\.part")
+_IMAGE_FILE = re.compile(r"[0-9a-f]{64}\.[A-Za-z0-9]*")
 _SQUASHFS_MAGIC = b"hsqs"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.+")
 
@@ -115,6 +119,28 @@ class LocalPlatform:
         except OSError as error:
             raise self._error(entry or self._directory, error) from error
 
+    def indexes(self, reference: str) -> bool:
+        """Whether the reference is short enough for the tag index."""
+        return len(encode_reference(reference)) <= _MAX_NAME_BYTES
+
+    def tag_index(self) -> dict[tuple[str, str], str]:
+        """All of the tag index: type and encoded reference to id."""
+        found = {}
+        for itype in ITYPES:
+            for entry in _entries(self._directory / "tags" / self._system / itype):
+                if not entry.name.startswith("."):
+                    try:
+                        found[itype, entry.name] = entry.read_text(encoding="ascii", errors="replace").strip()
+                    except FileNotFoundError:  # it has just been removed
+                        continue
+                    except OSError as error:
+                        raise self._error(entry, error) from error
+        return found
+
+    def image_files(self) -> list[Path]:
+        """Images and metadata, sorted."""
+        return [path for path in _entries(self._directory) if _IMAGE_FILE.fullmatch(path.name)]
+
     def remove_tag(self, itype: str, reference: str, image_id: str) -> None:
         """Remove the index entry if it points at ``image_id``."""
         entry = self._tag_file(itype, reference)
@@ -153,7 +179,7 @@ class LocalPlatform:
 
     def _tag_file(self, itype: str, reference: str) -> Path | None:
         name = encode_reference(reference)
-        if len(name) > _MAX_NAME_BYTES or itype not in ("docker", "custom"):
+        if len(name) > _MAX_NAME_BYTES or itype not in ITYPES:
             return None
         return self._directory / "tags" / self._system / itype / name
 
