@@ -119,7 +119,7 @@ class Pipeline:
                 self.engine.merge(archives, part, report.check, names)
                 report.phase(TRANSFER, "Transferring image")
                 if platform.exists(image.id, _FORMAT):
-                    return False
+                    return False  # by the same recipe its bytes are the same
                 if platform.has_metadata(image.id) and self.configuration.acl_metadata:
                     closed = render(Metadata(private=True, recipe=recipe.record()))
                     platform.publish_metadata(image.id, closed, pull.record_id, pull.attempts)

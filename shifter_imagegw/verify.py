@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shifter_imagegw.config.model import Configuration
-from shifter_imagegw.errors import ConversionError, NotFound, NotSupported, RequestError
+from shifter_imagegw.errors import ConfigurationError, ConversionError, NotFound, NotSupported, RequestError
 from shifter_imagegw.images import EXPIRED, EXPIRING, Image
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.meta import recorded_recipe
@@ -25,7 +25,8 @@ _SETTLE_SECONDS = 2.0
 
 
 class Verifier:
-    """Looks at one system. NotFound when it is not configured, NotSupported when its directory is not mounted here."""
+    """Looks at one system. NotFound when it is not configured, NotSupported when its directory is not mounted here,
+    ConfigurationError when it is not there or somebody else's."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Verifier:
             raise NotFound(f"system {system!r} is not served here; configured are: {known}")
         if platform.ssh is not None:
             raise NotSupported(f"system {system!r}: its image directory is not mounted here; run this where it is")
+        _check_account(platform.image_directory)
         self._configuration = configuration
         self._store = store
         self._system = system
@@ -154,6 +156,16 @@ class Verifier:
         for (itype, name), image_id in index.items():
             if (itype, name) not in known:
                 yield f"the tag index has {itype}/{name} for {image_id[:80]}, but no record has that tag"
+
+
+def _check_account(directory: Path) -> None:
+    """An embedded database keeps files beside it that belong to whoever opens it: root's would lock the gateway out."""
+    try:
+        owner = directory.stat().st_uid
+    except OSError as error:
+        raise ConfigurationError(f"{directory}: {error.strerror}; check-config says what else is wrong") from error
+    if owner != os.geteuid():
+        raise ConfigurationError(f"{directory}: belongs to uid {owner}; run this as that, the gateway's account")
 
 
 def _access(restricted: bool) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,6 +190,16 @@ def test_unknown_systems_and_images(site: PulledSite) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("shifter-imagegw: app:9: no such image on cluster")
     assert verify(site, SYSTEM, "--rebuild").returncode == 2
+
+
+def test_only_the_account_of_the_gateway_may_open_its_database(site: PulledSite) -> None:
+    directory = site.configuration.platforms[SYSTEM].image_directory
+    os.chown(directory, 12345, -1)
+    done = verify(site, SYSTEM)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{directory}: belongs to uid 12345; run this as that, the gateway's account" in done.stderr
+    directory.rmdir()
+    assert f"{directory}: No such file or directory" in verify(site, SYSTEM).stderr
 
 
 class TestRebuild:

@@ -259,6 +259,7 @@ class TestDamage:
 def small_layer() -> bytes:
     layer = Layer().directory("d").add("d/f", b"x" * 3000, pax_headers={"SCHILY.xattr.user.a": "b"}).symlink("l", "d")
     layer.add("l/g" + "n" * 120, b"y").hardlink("h", "d/f").add("d/.wh.w").add(".wh..wh..opq")
+    layer.add("bin/sh", b"s" * 5000).add("copy", b"s" * 5000).add("bin/ash", b"s" * 5000)  # boot set and not
     return layer.bytes() + Layer(tarfile.GNU_FORMAT).add("x" * 300, b"z" * 700).bytes()
 
 
