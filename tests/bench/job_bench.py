@@ -49,7 +49,8 @@ class JobBench:
 
     def requests(self) -> int:
         """Look-ups that the gateway has answered so far."""
-        return (self.gateway.work / "gateway.log").read_text(encoding="utf-8").count("/api/lookup/")
+        lines = (self.gateway.work / "gateway.log").read_text(encoding="utf-8").splitlines()
+        return sum("/api/lookup/" in line for line in lines)
 
     def job(self, script: str, *options: str) -> float:
         """Seconds from sbatch to the end of the job."""
