@@ -76,3 +76,11 @@ def test_bytes_that_are_not_utf8_survive() -> None:
 def test_lists_longer_than_nodes_take_are_refused() -> None:
     with pytest.raises(ConversionError, match="user list has 1001 entries"):
         render(Metadata(private=True, user_acl=range(1001)))
+
+
+def test_the_whole_is_bounded() -> None:
+    variables = [f"V{number:04}={'x' * 90}" for number in range(2500)]
+    assert len(render(Metadata(env=variables))) < 256 * 1024
+    for more in (Metadata(env=variables * 2), Metadata(cmd=variables * 3), Metadata(entrypoint=["x" * 300_000])):
+        with pytest.raises(ConversionError, match=r"ENV, ENTRYPOINT and CMD have \d+ bytes, more than 262144"):
+            render(more)
