@@ -60,7 +60,8 @@ class JobBench:
         """Milliseconds of one step of two tasks, measured in a job that has the image."""
         timed = f"srun {' '.join(command)}"
         script = f"{timed}\nfor i in $(seq {STEPS}); do date +%s%N; {timed}; done; date +%s%N"
-        marks = [int(line) for line in self.cluster.batch(script, f"--nodes={NODES}", self.image).split()]
+        lines = self.cluster.batch(script, f"--nodes={NODES}", self.image).splitlines()
+        marks = [int(line) for line in lines if line.isdigit()]  # srun may have remarks
         return statistics.median(later - earlier for earlier, later in zip(marks, marks[1:])) / 1e6
 
     def rows(self) -> list[Row]:
