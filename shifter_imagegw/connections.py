@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How an API process serves its connections: a gunicorn worker whose threads accept, answer and close by themselves.
 
+Who does not send his request at once waits for himself (waiting.py): idle connections, which need no credential, must
+not hold up look-ups.
+
 One request per connection, as all clients of this API make them. gunicorn's own threaded worker passes every connection
 through three threads, which costs a third of the look-ups per second; its single-threaded one lets one slow client stop
 a process (docs/adr/0009). Errors of the protocol get the same JSON body as all others (gateway contract, section 2.5);
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import socket
 import threading
 import time
@@ -31,10 +35,16 @@ from gunicorn.http.errors import (
 from gunicorn.http.wsgi import create as create_response
 from gunicorn.workers.base import Worker
 
+from shifter_imagegw.waiting import Connection, WaitingRoom
+
 _CONNECTION_SECONDS = 60.0
 """Longest life of a connection: whoever sends or reads more slowly must not hold a thread."""
 
 _LINGER_SECONDS = 2.0
+_PATIENCE_SECONDS = 0.1
+"""Longer than this, no thread is kept for a request that does not arrive."""
+
+_LATE_THREADS = 4
 _STATUS_OF = (
     (LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
     (LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -52,9 +62,14 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._open: dict[socket.socket, float] = {}
+        self._late: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._room = WaitingRoom(self._late.put, self._close)
 
     def run(self) -> None:
         """Until SIGTERM or the end of the master; then requests under way are answered first."""
+        self._room.start()
+        for _ in range(_LATE_THREADS):
+            threading.Thread(target=self._serve_late, daemon=True).start()
         for listener in self.sockets:
             # So that the kernel wakes one thread per connection instead of all of them.
             listener.setblocking(True)
@@ -64,6 +79,7 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
             self.notify()
             self._end_older_than(_CONNECTION_SECONDS)
         self.alive = False
+        self._room.close()
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while self._open and time.monotonic() < deadline:
             self.notify()
@@ -82,29 +98,70 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
                 _log.error("connections cannot be accepted: %s", error.strerror)
                 time.sleep(0.5)  # most likely too many open files: they must not fill the log too
                 continue
+            now = time.monotonic()
             with self._lock:
-                self._open[client] = time.monotonic()
+                self._open[client] = now
+            connection = Connection(client, address, listener.getsockname(), now + _CONNECTION_SECONDS)
             try:
-                self._answer(listener, client, address)
+                # Nearly always the whole request is there, or on its way.
+                client.settimeout(_PATIENCE_SECONDS)
+                arrived = False
+                while not arrived and time.monotonic() < now + _PATIENCE_SECONDS:
+                    arrived = connection.receive()
+            except (TimeoutError, socket.timeout):  # one and the same from Python 3.10 on
+                pass
             except OSError as error:
                 _log.debug("connection from %s ended early: %s", address, error.strerror)
-            except Exception:
-                _log.exception("connection from %s", address)
-            finally:
-                with self._lock:
-                    del self._open[client]
-                client.close()
+                self._close(connection)
+                continue
+            if arrived:
+                self._attend(connection)
+            else:
+                self._room.admit(connection)
 
-    def _answer(self, listener: socket.socket, client: socket.socket, address: Any) -> None:
-        """Read a request, write the answer."""
+    def _serve_late(self) -> None:
+        """Requests that came in slowly."""
+        while True:
+            self._attend(self._late.get())
+
+    def _attend(self, connection: Connection) -> None:
+        """Answer; then the connection is closed, or in the waiting room until the client has read its answer."""
+        linger = False
         try:
-            request = next(RequestParser(self.cfg, client, address))
+            connection.client.settimeout(None)
+            linger = self._answer(connection)
+            if linger:
+                # Closing before all is read may send a reset, which overtakes the answer (RFC 9112, section 9.6).
+                connection.client.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            _log.debug("connection from %s ended early: %s", connection.address, error.strerror)
+            linger = False
+        except Exception:
+            _log.exception("connection from %s", connection.address)
+        if linger and self.alive:
+            connection.answered, connection.until = True, time.monotonic() + _LINGER_SECONDS
+            self._room.admit(connection)
+        else:
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        with self._lock:
+            self._open.pop(connection.client, None)
+        connection.client.close()
+
+    def _answer(self, connection: Connection) -> bool:
+        """Parse the request, write the answer; whether the client may still be sending."""
+        client, address = connection.client, connection.address
+        parser = RequestParser(self.cfg, client, address)
+        parser.unreader.unread(bytes(connection.head))
+        try:
+            request = next(parser)
         except (NoMoreData, StopIteration):
-            return
+            return False
         except ParseException as error:
             self._refuse(client, error)
-            return
-        response, environ = create_response(request, client, address, listener.getsockname(), self.cfg)
+            return True
+        response, environ = create_response(request, client, address, connection.server, self.cfg)
         response.force_close()
         try:
             parts = self.wsgi(environ, response.start_response)
@@ -114,9 +171,8 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
         except ParseException as error:  # in a chunked body
             if not response.headers_sent:
                 self._refuse(client, error)
-            return
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            _linger(client)
+            return True
+        return bool(response.status_code >= HTTPStatus.BAD_REQUEST)
 
     def _refuse(self, client: socket.socket, error: ParseException) -> None:
         status = next(status for kind, status in _STATUS_OF if isinstance(error, kind))
@@ -128,7 +184,6 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
         )
         _log.info("request refused: %s", status.phrase, extra={"fields": {"status": int(status)}})
         client.sendall(head.encode("ascii") + body)
-        _linger(client)
 
     def _end_older_than(self, seconds: float) -> None:
         now = time.monotonic()
@@ -138,13 +193,3 @@ class AcceptingThreads(Worker):  # type: ignore[misc]
                     with suppress(OSError):
                         client.shutdown(socket.SHUT_RDWR)
 
-
-def _linger(client: socket.socket) -> None:
-    """Read what the client still sends before closing: else the kernel's reset may overtake the answer (RFC 9112,
-    section 9.6)."""
-    with suppress(OSError):
-        client.shutdown(socket.SHUT_WR)
-        client.settimeout(_LINGER_SECONDS)
-        deadline = time.monotonic() + _LINGER_SECONDS
-        while client.recv(65536) and time.monotonic() < deadline:
-            pass

@@ -6,12 +6,13 @@ One object per process, for all its threads; keeps no state of its own.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from shifter_imagegw.config.model import Configuration
-from shifter_imagegw.errors import NotFound, PermissionDenied, RequestError
+from shifter_imagegw.errors import NotFound, PermissionDenied, RequestError, StoreError
 from shifter_imagegw.images import (
     INIT,
     GroupsOf,
@@ -35,6 +36,8 @@ _MAX_ID = 2**32 - 2
 _MAX_METRICS = 10_000
 _EXPIRATION_SLACK = 60.0
 """A look-up moves the expiration only by at least so many seconds: a popular image is not written at every look-up."""
+
+_log = logging.getLogger(__name__)
 
 
 class ImageManager:
@@ -102,6 +105,15 @@ class ImageManager:
         image = self._store.ready_by_tag(session.system, itype, reference)
         if image is None or not may_read(image, session.uid, session.gid, self._groups_of):
             raise NotFound("image not found")
+        try:
+            return self._note_use(session, itype, reference, image)
+        except StoreError as error:
+            # A full disk must not keep jobs from images that are there (section 5.1).
+            _log.warning("lookup of %s on %s is not recorded: %s", reference, session.system, error)
+            return image
+
+    def _note_use(self, session: Session, itype: str, reference: str, image: Image) -> Image:
+        """Move the expiration on, record the metric; StoreError."""
         now = self._clock()
         expiration = now + self._configuration.image_expiration
         if image.expiration is None or abs(expiration - image.expiration) > _EXPIRATION_SLACK:

@@ -17,6 +17,10 @@ _MAX_ENV_BYTES = 128 * 1024
 
 _RECIPE_KEY = "# recipe"
 
+_MAX_BYTES = 256 * 1024
+"""Longest file. Most of it is in every answer about the image too, and in a list of all images; execve has room for two
+megabytes of environment and arguments at most."""
+
 _MAX_ACL_ENTRIES = 1000
 """Old runtimes abort on longer lists (section 9.3)."""
 
@@ -40,7 +44,13 @@ class Metadata:
 def render(metadata: Metadata) -> bytes:
     """The file's content; ConversionError names the variable or field that cannot be expressed."""
     lines = [f"{key}: {value}\n" for key, value in _entries(metadata)]
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    content = "".join(lines).encode("utf-8", "surrogateescape")
+    if len(content) > _MAX_BYTES:
+        raise ConversionError(
+            f"the image's ENV, ENTRYPOINT and CMD have {len(content)} bytes, more than {_MAX_BYTES}; change them in the"
+            " image"
+        )
+    return content
 
 
 def recorded_recipe(content: bytes) -> str | None:

@@ -19,7 +19,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from shifter_imagegw.config.model import Configuration
-from shifter_imagegw.errors import ConversionError, ExaminerRejected, LeaseLost, PublishError, ShifterError
+from shifter_imagegw.errors import (
+    ConversionError,
+    ExaminerRejected,
+    InvalidReference,
+    LeaseLost,
+    PublishError,
+    ShifterError,
+)
 from shifter_imagegw.fetch import LayerEngine, layer_archives
 from shifter_imagegw.images import CONVERSION, PULLING, TRANSFER, GroupsOf, Image, granted_acls
 from shifter_imagegw.layers.recipe import Recipe
@@ -156,6 +163,7 @@ class Pipeline:
         return ready
 
     def _result(self, pull: Image, image: ResolvedImage, private: bool, basis: Image | None) -> Image:
+        private = private and not self._is_public_elsewhere(pull, basis)
         users, groups = granted_acls(pull, basis, self.groups_of) if private else ((), ())
         config = image.config
         return replace(
@@ -171,6 +179,23 @@ class Pipeline:
             format=_FORMAT,
             expiration=self.clock() + self.configuration.image_expiration,
         )
+
+    def _is_public_elsewhere(self, pull: Image, basis: Image | None) -> bool:
+        """Whether anybody gets the image from another repository: a private copy of a public image, which everybody
+        can make, must not take it away from those who use it (docs/adr/0003)."""
+        if basis is None or basis.private is not False:
+            return False
+        return not {self._repository(tag) for tag in basis.tags} <= {None, self._repository(pull.pulltag or "")}
+
+    def _repository(self, tag: str) -> tuple[str, str] | None:
+        """Location and repository of a tag; None where the site knows no such registry any more."""
+        try:
+            location, reference = choose_location(
+                tag, self.configuration.locations, self.configuration.default_location
+            )
+        except InvalidReference:
+            return None
+        return location.name, reference.repository
 
     def _publish_metadata(self, pull: Image, metadata: Metadata, record: Image, platform: LocalPlatform) -> None:
         if metadata.recipe is None:  # the image was there; what it was made by need not be today's recipe

@@ -41,6 +41,7 @@ def problems(configuration: Configuration) -> list[Problem]:
         *_scratch(configuration),
         *_store(configuration),
         *_locations(configuration),
+        *_shared_directories(configuration),
     ]
     for name, platform in configuration.platforms.items():
         found.extend(_platform(f"Platforms.{name}", platform))
@@ -72,6 +73,31 @@ def _scratch(configuration: Configuration) -> Iterator[Problem]:
             yield from _directory(key, path)
         elif not os.access(path.parent, os.W_OK | os.X_OK):
             yield Problem(ERROR, key, f"{path}: does not exist and cannot be created in {path.parent}")
+
+
+def _shared_directories(configuration: Configuration) -> Iterator[Problem]:
+    """Image directories that are something else as well: what looks left over in one may be at work in the other."""
+    scratch = {
+        "CacheDirectory": configuration.cache_directory.resolve(),
+        "ExpandDirectory": configuration.expand_directory.resolve(),
+    }
+    local = [platform for platform in configuration.platforms.values() if platform.ssh is None]
+    for number, platform in enumerate(local):
+        where = f"Platforms.{platform.name}.local.imageDir"
+        directory = platform.image_directory.resolve()
+        for key, path in scratch.items():
+            if path == directory:
+                yield Problem(ERROR, where, f"is {key} as well; use a directory of its own")
+        for other in local[:number]:
+            if other.image_directory.resolve() != directory:
+                continue
+            if other.architecture != platform.architecture:
+                yield Problem(
+                    ERROR, where, f"is that of {other.name}, which has another architecture; use one for each"
+                )
+            else:
+                message = f"is that of {other.name} as well; nodes of both get the access lists of the last pull"
+                yield Problem(WARNING, where, message)
 
 
 def _directory(key: str, path: Path) -> Iterator[Problem]:

@@ -49,7 +49,8 @@ class JobBench:
 
     def requests(self) -> int:
         """Look-ups that the gateway has answered so far."""
-        return (self.gateway.work / "gateway.log").read_text(encoding="utf-8").count("/api/lookup/")
+        lines = (self.gateway.work / "gateway.log").read_text(encoding="utf-8").splitlines()
+        return sum("/api/lookup/" in line for line in lines)
 
     def job(self, script: str, *options: str) -> float:
         """Seconds from sbatch to the end of the job."""
@@ -59,7 +60,8 @@ class JobBench:
         """Milliseconds of one step of two tasks, measured in a job that has the image."""
         timed = f"srun {' '.join(command)}"
         script = f"{timed}\nfor i in $(seq {STEPS}); do date +%s%N; {timed}; done; date +%s%N"
-        marks = [int(line) for line in self.cluster.batch(script, f"--nodes={NODES}", self.image).split()]
+        lines = self.cluster.batch(script, f"--nodes={NODES}", self.image).splitlines()
+        marks = [int(line) for line in lines if line.isdigit()]  # srun may have remarks
         return statistics.median(later - earlier for earlier, later in zip(marks, marks[1:])) / 1e6
 
     def rows(self) -> list[Row]:

@@ -40,7 +40,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
             ("private/app", "1"),
             ("public/crowd", "1"),
         ):
-            server.push_image(repository, tag, [LAYER], config={"Env": ["PATH=/bin"], "WorkingDir": "/srv"})
+            # One image per repository: a private copy of a public image would be public.
+            config = {"Env": ["PATH=/bin"], "WorkingDir": "/srv", "Labels": {"repository": repository}}
+            server.push_image(repository, tag, [LAYER], config=config)
         yield server
 
 

@@ -243,14 +243,60 @@ def test_requests_that_are_not_http(gateway: GatewayServer) -> None:
         assert json.loads(body)["status"] == int(status)
 
 
-def test_a_slow_client_does_not_hold_up_the_others(gateway: GatewayServer) -> None:
-    slow = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(4)]
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: x", b"NONSENSE\r\n\r\n"], ids=["idle", "slow", "lingering"]
+)
+def test_slow_clients_do_not_hold_up_the_others(gateway: GatewayServer, sent: bytes) -> None:
+    """Five times as many as there are threads, none of whom needs a credential."""
+    slow = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(80)]
     try:
         for connection in slow:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x")
+            connection.sendall(sent)
+        began = time.monotonic()
         assert gateway.get("/").status == 200
+        assert gateway.get("/").status == 200
+        assert time.monotonic() - began < 10
     finally:
         for connection in slow:
+            connection.close()
+
+
+def test_a_request_that_arrives_in_pieces_is_answered(gateway: GatewayServer, munge: Munged) -> None:
+    request = f"POST /api/pull/cluster/docker/pieces:1 HTTP/1.1\r\nauthentication: {munge.credential()}\r\n"
+    whole = f"{request}X: {'y' * 100_000}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+    for cuts in ([1, 20, len(whole) - 3], [len(whole) - 5, len(whole) - 4], [60_000]):
+        whole = whole.replace(whole.split(b"authentication: ")[1].split(b"\r\n")[0], munge.credential().encode())
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
+            for start, end in zip([0, *cuts], [*cuts, len(whole)]):
+                connection.sendall(whole[start:end])
+                time.sleep(0.2)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_clients_that_send_nothing_do_not_hold_up_the_end(config: Path) -> None:
+    for moment in (0.0, 0.05, 0.3):
+        with gateway_server(config) as server:
+            idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(150)]
+            time.sleep(moment)
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 8  # they have ten seconds for what they have begun
+            for connection in idle:
+                connection.close()
+
+
+def test_the_waiting_room_has_an_end(gateway: GatewayServer) -> None:
+    first = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
+    more = []
+    try:
+        for _ in range(300):
+            more.append(socket.create_connection(("127.0.0.1", gateway.port)))
+        assert first.recv(1) == b""  # it waited longest
+        more[-1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        more[-1].settimeout(30)
+        assert more[-1].recv(65536).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for connection in (first, *more):
             connection.close()
 
 

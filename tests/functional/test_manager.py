@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,20 @@ def test_lookup_moves_the_expiration_and_counts(manager: ImageManager, store: Im
     assert [(metric.user, metric.tag, metric.id) for metric in store.metrics("cluster", 10)] == [
         ("bob", "alpine:latest", ID)
     ] * 2
+
+
+def test_a_lookup_that_cannot_be_recorded_is_answered(
+    manager: ImageManager, store: ImageStore, clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.pull(ALICE, "docker", "alpine")
+    finish(store, clock, expiration=clock() - 5)
+    with closing(sqlite3.connect(tmp_path / "images.sqlite")) as damaged:
+        # What a full disk and a read-only file have in common: reading works, writing does not.
+        damaged.execute("CREATE TRIGGER full BEFORE INSERT ON metrics BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+        damaged.execute("CREATE TRIGGER ro BEFORE UPDATE ON images BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    assert manager.lookup(BOB, "docker", "alpine").image_id == ID
+    assert "disk is full" in caplog.text
+    assert store.metrics("cluster", 10) == []
 
 
 @pytest.mark.parametrize("reference", ["alpine", "none", "alpine:other"])

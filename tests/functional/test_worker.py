@@ -226,6 +226,30 @@ def test_a_stranger_with_a_login_is_added_and_nobody_is_lost(site: Site, token_r
     assert site.meta(pushed.id)["USERACL"] == ["1000,2000"]
 
 
+def test_a_private_copy_does_not_close_a_public_image(
+    site: Site, registry: RegistryServer, token_registry: RegistryServer
+) -> None:
+    pushed = push(registry, "base", "1", b"base")
+    assert push(token_registry, "copy/base", "1", b"base").id == pushed.id
+    site.pulled("base:1")
+    image = site.pulled("token/copy/base:1", ALICE)
+    assert (image.private, image.user_acl, set(image.tags)) == (False, (), {"base:1", "token/copy/base:1"})
+    assert "PRIVATE" not in site.meta(pushed.id)
+
+
+def test_a_public_image_whose_repository_was_closed_becomes_private(
+    site: Site, token_registry: RegistryServer
+) -> None:
+    pushed = push(token_registry, "closed/app", "1", b"closed")
+    image = site.pulled("token/closed/app:1", ALICE)
+    open_to_all = {"private": False, "user_acl": (), "group_acl": (), "revision": (image.revision or 0) + 1}
+    assert site.store.change_if(image, open_to_all)
+    site.ahead = 1000
+    image = site.pulled("token/closed/app:1", BOB)
+    assert (image.private, image.user_acl) == (True, (2000,))
+    assert site.meta(pushed.id)["USERACL"] == ["2000"]
+
+
 def test_without_a_login_the_registry_says_no_and_only_that_caller_waits(
     site: Site, token_registry: RegistryServer
 ) -> None:

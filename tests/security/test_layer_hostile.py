@@ -193,6 +193,23 @@ class TestLimits:
             tar.addfile(header, io.BytesIO(body.ljust(1024, b"\0")))
         assert isinstance(refused(buffer.getvalue(), tmp_path), LimitExceeded)
 
+    @pytest.mark.parametrize("form", ["pax", "gnu"])
+    def test_of_maps_of_sparse_files(self, tmp_path: Path, form: str) -> None:
+        """A piece takes 4 bytes of tar, next to none of the blob, and 48 of libarchive's memory."""
+        for pieces, refuses in ((100_000, False), (6_000_000, True)):
+            tar = sparse_map(form, pieces)
+            blob = gzip.compress(tar, 1)
+            if refuses:
+                error = refused(tar, tmp_path, Limits(max_ratio=1 << 20), blob=blob)
+                assert isinstance(error, LimitExceeded)
+                assert "bytes of headers for one entry" in error.reason
+            else:
+                assert {b"sparse", b"next"} <= set(tree_of(tar, tmp_path))
+
+    def test_data_of_what_is_left_out_is_no_header(self, tmp_path: Path) -> None:
+        layer = Layer().add(".wh..wh.plnk/x", os.urandom(9 << 20)).add("next")
+        assert set(tree_of(layer.bytes(), tmp_path)) == {b".", b"next"}
+
     @pytest.mark.parametrize("tool", [["gzip", "-c"], ["zstd", "-qc"]])
     def test_of_ratio(self, tmp_path: Path, tool: list[str]) -> None:
         bomb = subprocess.run(
@@ -203,6 +220,28 @@ class TestLimits:
         assert isinstance(error, LimitExceeded)
         assert "over 500 times as much" in error.reason
         assert (tmp_path / "bad.layer").stat().st_size < 1 << 20
+
+
+def sparse_map(form: str, pieces: int) -> bytes:
+    """A layer whose first file consists of so many pieces, all of them empty."""
+    header = tarfile.TarInfo("sparse")
+    buffer = io.BytesIO()
+    if form == "pax":  # GNU tar's manual, "Storing Sparse Files", version 1.0: the map is in front of the data
+        header.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "sparse",
+                              "GNU.sparse.realsize": "0"}
+        body = (b"%d\n" % pieces) + b"0\n0\n" * pieces
+        body += bytes(-len(body) % 512)
+        header.size = len(body)
+        tar = tarfile.open(fileobj=buffer, mode="w")  # noqa: SIM115 - closing it would write the end marks
+        tar.addfile(header, io.BytesIO(body))
+    else:  # the older form: four pieces in the header, 21 in each of the blocks that follow it
+        header.type = b"S"
+        block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+        piece = b"00000000000\0" * 2
+        block[386:482], block[482:483], block[483:495] = piece * 4, b"\1", b"00000000000\0"
+        block[148:156] = b"%06o\0 " % (sum(block[:148]) + 256 + sum(block[156:]))
+        buffer.write(block + (piece * 21 + b"\1" + bytes(7)) * (pieces // 21) + piece * 21 + bytes(8))
+    return buffer.getvalue() + Layer(tarfile.USTAR_FORMAT).add("next").bytes()
 
 
 class TestDamage:

@@ -410,3 +410,18 @@ class TestProblems:
             "Locations.lab.example.org.sslcacert: /no/ca.pem: cannot be read",
         ):
             assert f"error: {expected}" in text
+
+    def test_image_directories_that_are_something_else_as_well(self, tmp_path: Path) -> None:
+        document = self.document(tmp_path)
+        first = document["Platforms"]["aurora"]
+        document["Platforms"]["twin"] = copy.deepcopy(first)
+        document["Platforms"]["arm"] = {**copy.deepcopy(first), "architecture": "arm64"}
+        document["CacheDirectory"] = first["local"]["imageDir"] + "/../images"
+        found = "\n".join(str(problem) for problem in problems(parse(document)))
+        self.socket.close()
+        for expected in (
+            "error: Platforms.aurora.local.imageDir: is CacheDirectory as well",
+            "warning: Platforms.twin.local.imageDir: is that of aurora as well; nodes of both get the access lists",
+            "error: Platforms.arm.local.imageDir: is that of aurora, which has another architecture",
+        ):
+            assert expected in found

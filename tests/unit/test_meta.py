@@ -87,3 +87,11 @@ def test_the_recipe_is_a_comment_which_no_reader_of_values_sees() -> None:
 def test_no_value_is_taken_for_the_recipe() -> None:
     assert recorded_recipe(render(Metadata(env=["# recipe: 1=x", "A=# recipe: 1"], workdir="# recipe: 2"))) is None
     assert recorded_recipe(b"\xff\nENV: A=\r# recipe: 1") is None
+
+
+def test_the_whole_is_bounded() -> None:
+    variables = [f"V{number:04}={'x' * 90}" for number in range(2500)]
+    assert len(render(Metadata(env=variables))) < 256 * 1024
+    for more in (Metadata(env=variables * 2), Metadata(cmd=variables * 3), Metadata(entrypoint=["x" * 300_000])):
+        with pytest.raises(ConversionError, match=r"ENV, ENTRYPOINT and CMD have \d+ bytes, more than 262144"):
+            render(more)

@@ -57,7 +57,9 @@ def test_a_first_answer_that_is_final_ends_it() -> None:
 def test_it_asks_quickly_at_first_and_twice_a_second_later() -> None:
     _, _, time, shown, _ = run(*STATES)
     assert shown == STATES
-    assert time.pauses == [0.1, 0.2, 0.5, 0.5, 0.5, 0.5, 0.5]
+    assert time.pauses[0] < 0.05
+    assert time.pauses == sorted(time.pauses)
+    assert run(*STATES[:-1] * 3, STATES[-1])[2].pauses[-1] == 0.5
 
 
 @pytest.mark.parametrize("status", ["FAILURE", "EXPIRED", "EXPIRING", "SOMETHING"])

@@ -12,8 +12,11 @@ from udiroot.shifterimg.errors import NoGateway
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_FIRST_PAUSES = (0.1, 0.2)
-_PAUSE = 0.5
+_FIRST_PAUSE = 0.03
+_GROWTH = 1.4
+_LONGEST_PAUSE = 0.5
+"""Pauses between polls, seconds: a pull that takes moments is seen to end at once, a long one costs little."""
+
 _RETRY_PAUSE = 1.0
 _PATIENCE_SECONDS = 60.0
 """How long a gateway may be gone in the middle: it is being restarted, the pull itself is a worker's."""
@@ -39,9 +42,10 @@ def follow(
 
 
 def _pauses() -> Iterator[float]:
-    yield from _FIRST_PAUSES
+    pause = _FIRST_PAUSE
     while True:
-        yield _PAUSE
+        yield pause
+        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
 def _ask_patiently(

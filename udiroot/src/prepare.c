@@ -211,12 +211,49 @@ static int build_apart(const struct plan *plan, const struct plan_subject *subje
     return result;
 }
 
+/* Returns 1 when the kernel takes the container's namespace for an older one than the host's. */
 static int pin_namespace(int environment, int container, struct error *e)
 {
     CLEANUP_CLOSE int target = openat(environment, "ns", O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (target < 0 || mount(kernel_fd_path(container).text, kernel_fd_path(target).text, NULL, MS_BIND, NULL) < 0)
-        return error_set(e, errno, "cannot pin the container's mount namespace");
-    return 0;
+    if (target >= 0 && mount(kernel_fd_path(container).text, kernel_fd_path(target).text, NULL, MS_BIND, NULL) == 0)
+        return 0;
+    bool older = target >= 0 && errno == EINVAL;
+    (void)error_set(e, errno, "cannot pin the container's mount namespace");
+    return older ? 1 : -1;
+}
+
+static int build_and_pin(int environment, const struct plan *plan, const struct plan_subject *subject, int proc, int *tree,
+                         struct error *e)
+{
+    CLEANUP_CLOSE int container = -1;
+    if (*tree >= 0) /* of an attempt before */
+        (void)close(*tree);
+    *tree = -1;
+    if (build_apart(plan, subject, proc, &container, tree, e) < 0)
+        return -1;
+    return pin_namespace(environment, container, e);
+}
+
+/* A mount namespace may hold younger ones only. Since Linux 6.18 their age is a number that each processor takes from a
+ * stock of its own, so where the host's namespace is not the system's first one, a new one can look older. On the
+ * processor where the host's was made it never does: they are tried one after the other. */
+static int build_pinned(int environment, const struct plan *plan, const struct plan_subject *subject, int proc, int *tree,
+                        struct error *e)
+{
+    int result = build_and_pin(environment, plan, subject, proc, tree, e);
+    cpu_set_t allowed, one;
+    if (result <= 0 || sched_getaffinity(0, sizeof allowed, &allowed) < 0)
+        return result == 0 ? 0 : -1;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && result > 0; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed))
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        if (sched_setaffinity(0, sizeof one, &one) == 0)
+            result = build_and_pin(environment, plan, subject, proc, tree, e);
+    }
+    (void)sched_setaffinity(0, sizeof allowed, &allowed);
+    return result == 0 ? 0 : -1;
 }
 
 /* A free name <uid>.<n>; the lock keeps it ours. */
@@ -248,12 +285,11 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
         return error_set(e, errno, "cannot create the list of holders");
     if (add_holder(environment, holder, e) < 0)
         return -1;
-    CLEANUP_CLOSE int container = -1, tree = -1;
-    if (build_apart(plan, subject, proc, &container, &tree, e) < 0)
+    CLEANUP_CLOSE int tree = -1;
+    if (build_pinned(environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
         return -1;
-    if (tree >= 0 && !plan->writable && !subject->image->meta.restricted && show_tree(s, proc, environment, tree, e) < 0)
-        return -1;
-    return pin_namespace(environment, container, e); /* last: what is pinned is complete */
+    bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted;
+    return show ? show_tree(s, proc, environment, tree, e) : 0;
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,

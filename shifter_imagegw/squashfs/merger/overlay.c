@@ -18,6 +18,7 @@ struct overlay {
     struct path path;
     struct redirect *redirects;
     size_t count, capacity;
+    int following; /* redirects: any number of them may lead to one directory */
 };
 
 static int merge_directory(struct overlay *o, uint32_t lower, uint32_t upper, struct error *e);
@@ -120,6 +121,8 @@ static int merge_directory(struct overlay *o, uint32_t lower, uint32_t upper, st
         take_attributes(target, newer);
 
     size_t room = (size_t)older.count + newer->content.directory.count;
+    if (o->following && tree_spend(t, room, o->path.bytes, o->path.length, e) < 0)
+        return -1;
     struct entry *merged = malloc((room + 1) * sizeof *merged);
     if (merged == NULL)
         return error_memory(e);
@@ -163,6 +166,7 @@ int overlay_apply(struct tree *t, uint32_t upper, struct error *e)
     if (result == 0 && t->root == TREE_NONE)
         t->root = upper;
     /* Following one may meet another; each time a directory of the layer is used up. */
+    o.following = 1;
     for (size_t i = 0; result == 0 && i < o.count; i++) {
         struct redirect r = o.redirects[i];
         result = follow(&o, &r, e);

@@ -11,8 +11,10 @@ struct walk {
     uint32_t stack[TREE_MAX_DEPTH]; /* directories from the root to where we are */
     unsigned depth;
     unsigned symlinks;
-    uint8_t *rest; /* the components still to go; the symlinks' targets are put in front of them */
+    uint8_t *rest; /* the components still to go, at its end; the symlinks' targets are put in front of them */
     size_t length, capacity;
+    const uint8_t *path; /* what it began with, for messages */
+    size_t path_length;
     int create;
     uint32_t model;
 };
@@ -20,32 +22,39 @@ struct walk {
 /* Replaces what is left with `target`, a slash and what is left. */
 static int prepend(struct walk *w, const uint8_t *target, size_t length, struct error *e)
 {
-    uint8_t *rest = tree_reserve(w->rest, &w->capacity, w->length + length + 1, 1, e);
-    if (rest == NULL)
-        return -1;
-    w->rest = rest;
-    memmove(rest + length + 1, rest, w->length);
-    memcpy(rest, target, length);
-    rest[length] = '/';
-    w->length += length + 1;
+    size_t needed = w->length + length + 1;
+    if (needed > w->capacity) {
+        size_t capacity = 2 * needed;
+        uint8_t *rest = malloc(capacity);
+        if (rest == NULL)
+            return error_memory(e);
+        if (w->length > 0)
+            memcpy(rest + capacity - w->length, w->rest + w->capacity - w->length, w->length);
+        free(w->rest);
+        w->rest = rest;
+        w->capacity = capacity;
+    }
+    uint8_t *start = w->rest + w->capacity - needed;
+    memcpy(start, target, length);
+    start[length] = '/';
+    w->length = needed;
     return 0;
 }
 
 /* Cuts the next component off what is left; its length is 0 when there is none. */
 static size_t next(struct walk *w, uint8_t *name, int *last)
 {
-    size_t from = 0;
-    while (from < w->length && w->rest[from] == '/')
-        from++;
-    size_t to = from;
-    while (to < w->length && w->rest[to] != '/')
-        to++;
-    size_t length = to - from;
+    const uint8_t *at = w->rest + w->capacity - w->length, *end = w->rest + w->capacity;
+    while (at < end && *at == '/')
+        at++;
+    const uint8_t *from = at;
+    while (at < end && *at != '/')
+        at++;
+    size_t length = (size_t)(at - from);
     if (length <= TREE_NAME_MAX)
-        memcpy(name, w->rest + from, length);
-    *last = to == w->length;
-    w->length -= to;
-    memmove(w->rest, w->rest + to, w->length);
+        memcpy(name, from, length);
+    *last = at == end;
+    w->length = (size_t)(end - at);
     return length;
 }
 
@@ -59,7 +68,10 @@ static int make_directory(struct walk *w, const uint8_t *name, size_t length, ui
     inode->archive = model->archive;
     inode->uid_index = model->uid_index;
     inode->gid_index = model->gid_index;
-    return tree_insert(w->tree, w->stack[w->depth - 1], name, length, *made, e);
+    uint32_t directory = w->stack[w->depth - 1];
+    if (tree_spend(w->tree, w->tree->inodes[directory].content.directory.count, w->path, w->path_length, e) < 0)
+        return -1;
+    return tree_insert(w->tree, directory, name, length, *made, e);
 }
 
 /* Goes on to `child`, which is not a final symlink: 1 to go on, 0 if the path ends in nothing, -1 on failure. */
@@ -86,7 +98,10 @@ static int walk(struct walk *w, int follow_last, uint32_t *found, struct error *
     uint8_t name[TREE_NAME_MAX];
     int last;
     size_t length;
-    while ((length = next(w, name, &last)) > 0) {
+    for (size_t before = w->length; (length = next(w, name, &last)) > 0; before = w->length) {
+        /* A symlink of 4095 bytes has two thousand components, or one and thousands of slashes. */
+        if (tree_spend(w->tree, 1 + (before - w->length) / 8, w->path, w->path_length, e) < 0)
+            return -1;
         if (length > sizeof name)
             return 0;
         if (name[0] == '.' && length == 1)
@@ -118,12 +133,15 @@ static int start(struct tree *t, const uint8_t *path, size_t length, struct walk
     w->tree = t;
     w->stack[0] = t->root;
     w->depth = 1;
+    w->path = path;
+    w->path_length = w->length = w->capacity = length;
     *found = TREE_NONE;
-    int result = prepend(w, path, length, e);
-    if (result == 0) {
-        w->length--; /* the slash behind it would make its last component one in the middle */
-        result = walk(w, follow_last, found, e);
-    }
+    w->rest = malloc(length + 1);
+    if (w->rest == NULL)
+        return error_memory(e);
+    if (length > 0)
+        memcpy(w->rest, path, length);
+    int result = walk(w, follow_last, found, e);
     free(w->rest);
     return result;
 }

@@ -36,6 +36,15 @@ void *tree_reserve(void *array, size_t *capacity, size_t needed, size_t item, st
     return grown;
 }
 
+int tree_spend(struct tree *t, uint64_t steps, const uint8_t *path, size_t length, struct error *e)
+{
+    t->effort += steps;
+    if (t->effort <= TREE_MAX_EFFORT)
+        return 0;
+    return error_entry(e, (const char *)path, length,
+                       "leads through so many symlinks and directories that it was given up");
+}
+
 int tree_add_inode(struct tree *t, enum inode_type type, uint32_t *index, struct error *e)
 {
     if (t->inode_count >= TREE_MAX_INODES)

@@ -20,6 +20,10 @@ enum { TREE_MAX_DEPTH = 2100, TREE_NAME_MAX = 255, TREE_TARGET_MAX = 4096 };
 /* What bounds memory when an archive is damaged or hostile; all far above what a layer's limits let through. */
 enum { TREE_MAX_INODES = 1 << 26, TREE_MAX_BLOCKS = 1 << 26 };
 
+/* Steps through symlinks and children of directories gone over again, beyond what every layer costs, that one image may
+ * take: a few seconds. Real images take thousands; hostile ones of a few kilobytes could take days. */
+enum { TREE_MAX_EFFORT = 200000000 };
+
 /* The numbers of squashfs' basic inode types, and two that exist only between layers. */
 enum inode_type {
     INODE_DIRECTORY = 1,
@@ -95,6 +99,7 @@ struct tree {
     uint32_t *blocks;
     size_t block_count, block_capacity;
     uint32_t root; /* the merged tree so far, or TREE_NONE */
+    uint64_t effort;
 };
 
 void tree_init(struct tree *t);
@@ -102,6 +107,9 @@ void tree_destroy(struct tree *t);
 
 /* `array`, moved if it must grow to hold `needed` items of `item` bytes; NULL on failure, then it is as it was. */
 void *tree_reserve(void *array, size_t *capacity, size_t needed, size_t item, struct error *e);
+
+/* Counts `steps` of TREE_MAX_EFFORT; fails with the entry at fault, the path from the root, once they are used up. */
+int tree_spend(struct tree *t, uint64_t steps, const uint8_t *path, size_t length, struct error *e);
 
 /* A new zeroed inode; sets *index. Pointers into the pools are void afterwards. */
 int tree_add_inode(struct tree *t, enum inode_type type, uint32_t *index, struct error *e);

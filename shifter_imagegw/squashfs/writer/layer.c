@@ -10,6 +10,10 @@
 #include "stream.h"
 #include "tables.h"
 
+/* Libarchive makes 48 bytes of memory of the 4 that a piece of a sparse file can take in its map, and bounds neither.
+ * Room for the maps of real files: a hundred thousand pieces with offsets of ten digits. */
+enum { MAX_HEADER_BYTES = 4 << 20 };
+
 struct layer {
     const struct recipe *recipe;
     const struct limits *limits;
@@ -21,6 +25,9 @@ struct layer {
     struct xattrs xattrs;
     sqfs_super_t super;
     struct entries entries;
+    bool in_headers;          /* libarchive reads what describes an entry, and keeps it all in memory */
+    uint64_t headers_start;   /* where in the uncompressed stream that began */
+    uint64_t handed_out;      /* bytes of it that libarchive has got */
     struct failure *failure;
 };
 
@@ -32,6 +39,11 @@ static la_ssize_t read_stream(struct archive *archive, void *context, const void
     size_t size;
     if (stream_next(layer->stream, &data, &size, layer->failure) < 0)
         return ARCHIVE_FATAL;
+    if (layer->in_headers && layer->handed_out - layer->headers_start > MAX_HEADER_BYTES) {
+        (void)fail_limit(layer->failure, "more than %d bytes of headers for one entry", MAX_HEADER_BYTES);
+        return ARCHIVE_FATAL;
+    }
+    layer->handed_out += size;
     *buffer = data;
     return (la_ssize_t)size;
 }
@@ -66,7 +78,10 @@ static bool is_harmless(const char *warning)
 /* 1: there is an entry, 0: the archive is at its end. */
 static int next_entry(struct layer *layer, struct archive_entry **entry)
 {
+    layer->headers_start = (uint64_t)archive_filter_bytes(layer->archive, 0);
+    layer->in_headers = true;
     int code = archive_read_next_header(layer->archive, entry);
+    layer->in_headers = false;
     if (code == ARCHIVE_EOF)
         return 0;
     if (code == ARCHIVE_OK || (code == ARCHIVE_WARN && is_harmless(archive_error_string(layer->archive))))
@@ -98,6 +113,9 @@ static int read_entries(struct layer *layer)
                 failure_name(layer->failure, archive_entry_pathname(entry));
             return -1;
         }
+        /* Data of what is left out: it is no header of the next entry. */
+        if (archive_read_data_skip(layer->archive) != ARCHIVE_OK)
+            return tar_failed(layer);
     }
     return got < 0 ? -1 : drain(layer);
 }

@@ -93,6 +93,9 @@ static int follow(struct walk *walk, const struct inode *link, struct failure *f
 {
     if (++walk->links_followed > MAX_LINKS)
         return fail_layer(failure, "its path leads through more than %d symbolic links", MAX_LINKS);
+    walk->targets_walked += link->symlink.length;
+    if (walk->targets_walked > WALK_MAX_TARGETS)
+        return fail_limit(failure, "the layer's paths lead through so many symbolic links that it was given up");
     if ((size_t)(walk->left - walk->rest) < (size_t)link->symlink.length + 1)
         return fail_layer(failure, "its path through symbolic links is too long");
     *--walk->left = '/';

@@ -13,6 +13,10 @@
 
 enum { WALK_ROOM = 4 * PATH_CEILING };
 
+/* Bytes of link targets that all paths of a layer together may lead through: a second or two. Real layers take
+ * thousands. */
+enum { WALK_MAX_TARGETS = 200000000 };
+
 struct walk {
     struct tree *tree;
     uint32_t directory; /* inode, or TREE_NONE where the layer has nothing */
@@ -23,6 +27,7 @@ struct walk {
     uint32_t way[DEPTH_CEILING + 1];
     uint16_t ends[DEPTH_CEILING + 1];
     unsigned depth, links_followed;
+    uint64_t targets_walked; /* bytes, of all paths so far */
     char path[PATH_CEILING + 1];
     char rest[WALK_ROOM];
     char *left;
