@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shifter_imagegw.config.model import Configuration
-from shifter_imagegw.errors import ConversionError
+from shifter_imagegw.errors import ConversionError, InvalidReference, RegistryError
 from shifter_imagegw.fetch import LayerEngine, layer_archives
 from shifter_imagegw.images import Image
 from shifter_imagegw.layers.recipe import RECIPE, Recipe
@@ -33,7 +33,7 @@ def rebuild(configuration: Configuration, record: Image, make_engine: Callable[[
     try:
         with tempfile.TemporaryDirectory(prefix="rebuild-", dir=configuration.expand_directory) as scratch:
             made = Path(scratch) / "image"
-            _convert(configuration, record, recipe, make_engine(Path(scratch) / "layers"), made)
+            _convert_any(configuration, record, recipe, make_engine(Path(scratch) / "layers"), made)
             return _difference(platform.path(image_id, "squashfs"), made)
     except OSError as error:
         where = error.filename or configuration.expand_directory
@@ -59,10 +59,24 @@ def _recipe(record: Image, platform: LocalPlatform) -> Recipe:
     return recipe
 
 
-def _convert(configuration: Configuration, record: Image, recipe: Recipe, engine: LayerEngine, made: Path) -> None:
-    location, reference = choose_location(
-        (record.tags or (record.pulltag or "",))[0], configuration.locations, configuration.default_location
-    )
+def _convert_any(
+    configuration: Configuration, record: Image, recipe: Recipe, engine: LayerEngine, made: Path
+) -> None:
+    """From the first of its tags whose repository still has it for everybody: a public image may have private copies,
+    and tags of registries that are not configured any more."""
+    *others, last = record.tags or (record.pulltag or "",)
+    for tag in others:
+        try:
+            return _convert(configuration, record, tag, recipe=recipe, engine=engine, made=made)
+        except (RegistryError, InvalidReference):
+            continue
+    return _convert(configuration, record, last, recipe=recipe, engine=engine, made=made)
+
+
+def _convert(
+    configuration: Configuration, record: Image, tag: str, *, recipe: Recipe, engine: LayerEngine, made: Path
+) -> None:
+    location, reference = choose_location(tag, configuration.locations, configuration.default_location)
     architecture = configuration.platforms[record.system].architecture
     with RegistryClient(location, None, configuration.http) as client:
         image = client.resolve(reference.repository, f"sha256:{record.image_id}", architecture)

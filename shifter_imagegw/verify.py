@@ -142,7 +142,7 @@ class Verifier:
         sharing = {
             name
             for name, platform in self._configuration.platforms.items()
-            if platform.image_directory == self._directory
+            if platform.image_directory.resolve() == self._directory.resolve()
         }
         owned = {record.image_id for system in sharing for record in self._store.ready(system)}
         leaving = self._store.with_status((EXPIRING, EXPIRED))

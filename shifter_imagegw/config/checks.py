@@ -95,6 +95,9 @@ def _shared_directories(configuration: Configuration) -> Iterator[Problem]:
                 yield Problem(
                     ERROR, where, f"is that of {other.name}, which has another architecture; use one for each"
                 )
+            elif other.recipe != platform.recipe:
+                message = f"is that of {other.name}, which has another recipe; use one for each, or one recipe"
+                yield Problem(ERROR, where, message)
             else:
                 message = f"is that of {other.name} as well; nodes of both get the access lists of the last pull"
                 yield Problem(WARNING, where, message)

@@ -231,6 +231,12 @@ class TestRebuild:
             archive.write_bytes(b"other")
         assert verify(site, SYSTEM, "app:1", "--rebuild").returncode == 0
 
+    def test_any_tag_whose_repository_has_the_image_will_do(self, site: PulledSite) -> None:
+        image = site.pulled()
+        tags = ("unknown.example:5000/app:1", "removed:1", *image.tags)
+        assert site.store.change_if(image, {"tags": tags})
+        assert f"\n{image.image_id}: identical\n" in verify(site, SYSTEM, image.image_id or "", "--rebuild").stdout
+
     def test_a_changed_byte_is_found(self, site: PulledSite) -> None:
         image = site.pulled()
         path = site.file(SYSTEM, image)

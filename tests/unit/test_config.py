@@ -416,6 +416,7 @@ class TestProblems:
         first = document["Platforms"]["aurora"]
         document["Platforms"]["twin"] = copy.deepcopy(first)
         document["Platforms"]["arm"] = {**copy.deepcopy(first), "architecture": "arm64"}
+        document["Platforms"]["old"] = {**copy.deepcopy(first), "recipe": {"compressor": "gzip"}}
         document["CacheDirectory"] = first["local"]["imageDir"] + "/../images"
         found = "\n".join(str(problem) for problem in problems(parse(document)))
         self.socket.close()
@@ -423,5 +424,6 @@ class TestProblems:
             "error: Platforms.aurora.local.imageDir: is CacheDirectory as well",
             "warning: Platforms.twin.local.imageDir: is that of aurora as well; nodes of both get the access lists",
             "error: Platforms.arm.local.imageDir: is that of aurora, which has another architecture",
+            "error: Platforms.old.local.imageDir: is that of aurora, which has another recipe; use one for each",
         ):
             assert expected in found
