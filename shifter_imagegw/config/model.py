@@ -93,6 +93,3 @@ class Configuration:
     """False with environment ``DISABLE_ACL_METADATA``: no ACLs in ``.meta``, for runtimes older than 17.04."""
     unused: tuple[str, ...] = ()
     """Keys that are there and have no effect."""
-
-    def location_names(self) -> str:
-        return ", ".join(sorted(self.locations))

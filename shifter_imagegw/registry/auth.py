@@ -65,10 +65,6 @@ class Grant:
     header: str | None = field(default=None, repr=False)
     expires: float = float("inf")
 
-    @property
-    def is_token(self) -> bool:
-        return self.header is not None and self.header.startswith("Bearer ")
-
 
 _NO_GRANT = Grant(Level.NOTHING)
 

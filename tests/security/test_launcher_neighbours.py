@@ -79,7 +79,7 @@ def test_a_mount_that_arrives_beneath_another_one_does_no_harm(node: ShifterNode
             assert "bin" in node.script("ls /outer/sub")
 
 
-def test_unsetup_follows_no_link_that_a_user_put_on_the_way_to_a_mount(node: ShifterNode) -> None:
+def test_unsetup_takes_only_its_own_side_of_what_is_bound_there(node: ShifterNode) -> None:
     victim = node.base / "victim"
     with mounted(victim), mounted(node.udi_mount), mounted(node.udi_mount / "d"):
         (node.udi_mount / "d/victim").mkdir()

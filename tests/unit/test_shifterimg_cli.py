@@ -13,7 +13,7 @@ import click
 import pytest
 
 from udiroot.shifterimg import cli, modes
-from udiroot.shifterimg.cli import Options
+from udiroot.shifterimg.options import Options
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/shifterimg.md").read_text()
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from udiroot.shifterimg.errors import ClientError
+from udiroot.shifterimg.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,28 +25,6 @@ _WRONG_MODE = "Invalid mode specified"
 _WRONG_OPTION = "Missing an argument!"
 
 Parameters = dict[str, Any]
-
-
-class Options(NamedTuple):
-    """Options of a call, wherever on the line they stood."""
-
-    verbose: bool = False
-    json: bool = False
-    users: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    config: str | None = None
-    munge_socket: str | None = None
-
-    def merged(self, later: Options) -> Options:
-        """Lists and flags add up; of single values the later counts."""
-        return Options(
-            self.verbose or later.verbose,
-            self.json or later.json,
-            self.users + later.users,
-            self.groups + later.groups,
-            later.config or self.config,
-            later.munge_socket or self.munge_socket,
-        )
 
 
 class Modes(click.Group):

@@ -16,7 +16,7 @@ from udiroot.shifterimg.settings import load_settings, parse_image, require_syst
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from udiroot.shifterimg.cli import Options
+    from udiroot.shifterimg.options import Options
     from udiroot.shifterimg.settings import ImageName, Settings
 
 INTERRUPTED = 130
