@@ -109,7 +109,7 @@ static int apply_directory(struct entries *entries, struct archive_entry *entry,
             }
         }
     }
-    tree->inodes[inode].flags &= (uint16_t)~INODE_IMPLIED;
+    tree->inodes[inode].flags &= (uint16_t)~(INODE_IMPLIED | INODE_WHITED);
     return copy_attributes(entries, entry, inode, failure);
 }
 
@@ -125,8 +125,10 @@ static int apply_whiteout(struct entries *entries, struct failure *failure)
     if (node == TREE_NONE)
         return place_whiteout(entries, failure);
     struct inode *inode = tree_inode(tree, node); /* of this layer: whiteouts are about older ones */
+    if (S_ISDIR(inode->mode) && (inode->flags & INODE_IMPLIED) != 0)
+        inode->flags = (uint16_t)((inode->flags & ~INODE_IMPLIED) | INODE_WHITED);
     if (S_ISDIR(inode->mode))
-        inode->flags = (uint16_t)((inode->flags & ~INODE_IMPLIED) | INODE_OPAQUE);
+        inode->flags |= INODE_OPAQUE;
     return 0;
 }
 
