@@ -211,7 +211,7 @@ static int link_to_older_layer(struct entries *entries, const char *target, uint
     if (xattrs_add(entries->xattrs, SQFS_XATTR_USER, "shifter.hardlink", target, strlen(target), failure) < 0)
         return -1;
     struct inode *made = &entries->tree->inodes[*inode];
-    made->file.fragment = made->file.offset = UINT32_MAX;
+    made->file.fragment = made->file.offset = made->file.digest = UINT32_MAX;
     return xattrs_end(entries->xattrs, &made->xattrs, failure);
 }
 

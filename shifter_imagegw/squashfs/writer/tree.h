@@ -38,6 +38,7 @@ struct inode {
         struct {
             uint32_t blocks; /* index of the first block size */
             uint32_t fragment, offset;
+            uint32_t digest; /* index of its content's in the twins */
         } file;
         struct {
             uint32_t first; /* node of the first child */
