@@ -168,12 +168,14 @@ static int load_fragments(struct archive *a, struct error *e)
     return 0;
 }
 
-int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct error *e)
+int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct control *control,
+                 struct error *e)
 {
     memset(a, 0, sizeof *a);
     a->fd = fd;
     a->index = index;
     a->cache = cache;
+    a->control = control;
     a->xattr_pairs_left = 1 << 24;
     struct stat status;
     if (fstat(fd, &status) < 0)
@@ -212,9 +214,12 @@ int archive_check_export(struct archive *a, struct error *e)
     const uint64_t *references = table;
     struct metadata_cursor c;
     int result = 0;
-    for (size_t i = 0; result == 0 && i < a->super.inode_count; i++)
+    for (size_t i = 0; result == 0 && i < a->super.inode_count; i++) {
         result = metadata_seek(&c, a->super.inode_table_start, a->super.directory_table_start,
                                le64toh(references[i]), e);
+        if (result == 0)
+            result = control_step(a->control, 1, e);
+    }
     free(table);
     return result;
 }

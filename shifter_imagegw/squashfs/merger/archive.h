@@ -68,6 +68,7 @@ struct archive {
     uint32_t xattr_count;
     uint32_t xattr_pairs_left; /* what an archive may hold at most; bounds the time a hostile one takes */
     struct metadata_cache *cache;
+    struct control *control;
 };
 
 /* A position in a metadata table, which ends at `end`. */
@@ -77,7 +78,8 @@ struct metadata_cursor {
     uint32_t offset; /* bytes into the unpacked block */
 };
 
-int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct error *e);
+int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct control *control,
+                 struct error *e);
 void archive_close(struct archive *a);
 
 /* Reads exactly `size` bytes of the file. */

@@ -13,13 +13,13 @@
 #include "inode_writer.h"
 #include "output.h"
 
-enum { CHECK_INTERVAL = 16384 /* inodes */ };
+enum { WRITE_STEPS = 8 /* an inode and its name */ };
 
 struct image {
     struct tree *tree;
     struct archive *archives;
     size_t archive_count;
-    const struct control *control;
+    struct control *control;
     struct output output;
     struct extents extents;
     struct inode_writer writer;
@@ -46,6 +46,8 @@ static int use_content(struct image *i, const struct inode *inode, struct error 
     const struct file_content *f = &inode->content.file;
     if (f->fragment != TREE_NONE)
         i->archives[inode->archive].fragment_indices[f->fragment] = 0;
+    if (control_step(i->control, f->block_count, e) < 0)
+        return -1;
     uint64_t stored = inode_stored_size(i->tree, f);
     return stored == 0 ? 0 : extents_add(&i->extents, inode->archive, f->start, stored, e);
 }
@@ -69,6 +71,8 @@ static int number(struct image *i, uint32_t directory, unsigned depth, struct er
     }
     for (uint32_t c = 0; c < d->count; c++) {
         struct inode *child = &inodes[d->children[c].inode];
+        if (control_step(i->control, 1, e) < 0)
+            return -1;
         i->entries++;
         if (child->type == INODE_DIRECTORY || child->nlink++ == 0) {
             child->number = ++i->numbers;
@@ -137,9 +141,7 @@ static int write_children(struct image *i, const struct directory_content *d, ui
         struct inode *child = &inodes[d->children[c].inode];
         if (child->reference != UINT64_MAX)
             continue;
-        if (child->number % CHECK_INTERVAL == 0 && control_check(i->control, e) < 0)
-            return -1;
-        if (inode_write(&i->writer, child, e) < 0)
+        if (control_step(i->control, WRITE_STEPS, e) < 0 || inode_write(&i->writer, child, e) < 0)
             return -1;
     }
     return 0;
@@ -267,8 +269,8 @@ static int write_all(struct image *i, struct error *e)
 {
     if (control_check(i->control, e) < 0 || create_compressor(i, e) < 0 || count_all(i, e) < 0 || write_head(i, e) < 0)
         return -1;
-    extents_plan(&i->extents, i->output.size);
-    if (extents_copy(&i->extents, i->archives, &i->output, i->control, e) < 0)
+    if (extents_plan(&i->extents, i->output.size, i->control, e) < 0 ||
+        extents_copy(&i->extents, i->archives, &i->output, i->control, e) < 0)
         return -1;
     sqfs_frag_table_t *fragments = sqfs_frag_table_create(0);
     i->directory_table = sqfs_meta_writer_create(&i->output.file, i->compressor, SQFS_META_WRITER_KEEP_IN_MEMORY);
@@ -283,10 +285,10 @@ static int write_all(struct image *i, struct error *e)
     return result < 0 ? -1 : finish(i, e);
 }
 
-int image_write(struct tree *t, struct archive *archives, size_t count, int fd, const struct control *control,
-                struct image_summary *summary, struct error *e)
+int image_write(struct tree *t, struct archive *archives, size_t count, int fd, struct image_summary *summary,
+                struct error *e)
 {
-    struct image i = {.tree = t, .archives = archives, .archive_count = count, .control = control};
+    struct image i = {.tree = t, .archives = archives, .archive_count = count, .control = t->control};
     output_init(&i.output, fd);
     e->archive = ERROR_NO_ARCHIVE;
     int result = write_all(&i, e);

@@ -7,6 +7,8 @@
 
 #include "inode.h"
 
+enum { ID_STEPS = 256 /* libsquashfs looks for an id from the first to the last */ };
+
 static int failed(struct inode_writer *w, int code, const char *what, struct error *e)
 {
     return error_library(e, code, w->output->errnum, what);
@@ -54,6 +56,8 @@ static int translate_id(struct inode_writer *w, const struct inode *inode, uint1
         *out = (uint16_t)a->id_indices[index];
         return 0;
     }
+    if (control_step(w->tree->control, ID_STEPS, e) < 0)
+        return -1;
     int code = sqfs_id_table_id_to_index(w->ids, a != NULL ? a->ids[index] : 0, out);
     if (code != 0)
         return failed(w, code, "more than 65536 different owners", e);

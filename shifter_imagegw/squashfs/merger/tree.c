@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void tree_init(struct tree *t)
+void tree_init(struct tree *t, struct control *control)
 {
     memset(t, 0, sizeof *t);
     t->root = TREE_NONE;
+    t->control = control;
 }
 
 void tree_destroy(struct tree *t)
@@ -18,7 +19,7 @@ void tree_destroy(struct tree *t)
     free(t->inodes);
     free(t->names);
     free(t->blocks);
-    tree_init(t);
+    tree_init(t, t->control);
 }
 
 void *tree_reserve(void *array, size_t *capacity, size_t needed, size_t item, struct error *e)
@@ -40,7 +41,7 @@ int tree_spend(struct tree *t, uint64_t steps, const uint8_t *path, size_t lengt
 {
     t->effort += steps;
     if (t->effort <= TREE_MAX_EFFORT)
-        return 0;
+        return control_step(t->control, steps, e);
     return error_entry(e, (const char *)path, length,
                        "leads through so many symlinks and directories that it was given up");
 }

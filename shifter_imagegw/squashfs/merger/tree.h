@@ -100,15 +100,17 @@ struct tree {
     size_t block_count, block_capacity;
     uint32_t root; /* the merged tree so far, or TREE_NONE */
     uint64_t effort;
+    struct control *control; /* borrowed */
 };
 
-void tree_init(struct tree *t);
+void tree_init(struct tree *t, struct control *control);
 void tree_destroy(struct tree *t);
 
 /* `array`, moved if it must grow to hold `needed` items of `item` bytes; NULL on failure, then it is as it was. */
 void *tree_reserve(void *array, size_t *capacity, size_t needed, size_t item, struct error *e);
 
-/* Counts `steps` of TREE_MAX_EFFORT; fails with the entry at fault, the path from the root, once they are used up. */
+/* Counts `steps` of TREE_MAX_EFFORT, and for the caller's check; fails with the entry at fault, the path from the root,
+ * once they are used up. */
 int tree_spend(struct tree *t, uint64_t steps, const uint8_t *path, size_t length, struct error *e);
 
 /* A new zeroed inode; sets *index. Pointers into the pools are void afterwards. */
