@@ -168,6 +168,27 @@ static int load_fragments(struct archive *a, struct error *e)
     return 0;
 }
 
+/* Digests stand behind the file system of a layer archive, as its trailer says (shifter_imagegw/layers/trailer.py). A
+ * file without them can be merged as well. */
+static int find_digests(struct archive *a, uint64_t file_size, struct error *e)
+{
+    struct {
+        char magic[16];
+        uint64_t bytes_used, digests_size;
+        uint8_t checksums[64];
+    } trailer;
+    static const char magic[] = "shifter layer 2\n";
+    uint64_t used = a->super.bytes_used, size = (uint64_t)a->super.inode_count * ARCHIVE_DIGEST_SIZE;
+    if (file_size - used < sizeof trailer)
+        return 0;
+    if (archive_read_at(a, file_size - sizeof trailer, &trailer, sizeof trailer, e) < 0)
+        return -1;
+    if (memcmp(trailer.magic, magic, sizeof trailer.magic) == 0 && le64toh(trailer.bytes_used) == used &&
+        le64toh(trailer.digests_size) == size && size <= file_size - used - sizeof trailer)
+        a->digests_start = used;
+    return 0;
+}
+
 int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct control *control,
                  struct error *e)
 {
@@ -188,7 +209,7 @@ int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cach
     if (check_identity(&a->super, (uint64_t)status.st_size, e) < 0 || read_options(a, e) < 0 ||
         check_order(a, e) < 0 || create_decompressor(a, e) < 0)
         return -1;
-    if (load_ids(a, e) < 0 || load_fragments(a, e) < 0)
+    if (load_ids(a, e) < 0 || load_fragments(a, e) < 0 || find_digests(a, (uint64_t)status.st_size, e) < 0)
         return -1;
     return archive_load_xattrs(a, e);
 }

@@ -140,7 +140,7 @@ static uint64_t holes(const struct inode_writer *w, const struct file_content *f
 static int fill_file(struct inode_writer *w, const struct inode *inode, uint32_t xattrs, struct error *e)
 {
     const struct file_content *f = &inode->content.file;
-    struct archive *a = &w->archives[inode->archive];
+    struct archive *a = &w->archives[inode->data_archive];
     size_t payload = f->block_count * sizeof(uint32_t);
     if (reserve_payload(w, payload, e) < 0)
         return -1;
@@ -148,7 +148,7 @@ static int fill_file(struct inode_writer *w, const struct inode *inode, uint32_t
     made->payload_bytes_used = (uint32_t)payload;
     if (payload > 0)
         memcpy(made->extra, w->tree->blocks + f->blocks, payload);
-    uint64_t start = inode_stored_size(w->tree, f) > 0 ? extents_target(w->extents, inode->archive, f->start) : 0;
+    uint64_t start = inode_stored_size(w->tree, f) > 0 ? extents_target(w->extents, a->index, f->start) : 0;
     uint64_t empty = holes(w, f, a->super.block_size);
     uint32_t fragment = f->fragment == TREE_NONE ? TREE_NONE : a->fragment_indices[f->fragment];
     uint32_t fragment_offset = f->fragment == TREE_NONE ? 0 : f->fragment_offset;

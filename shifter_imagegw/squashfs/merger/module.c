@@ -172,25 +172,6 @@ struct view {
     struct control control;
 };
 
-static int count_names(struct tree *t, uint32_t directory, struct error *e)
-{
-    struct inode *own = &t->inodes[directory];
-    own->nlink = 2;
-    for (uint32_t c = 0; c < own->content.directory.count; c++) {
-        uint32_t index = own->content.directory.children[c].inode;
-        if (control_step(t->control, 1, e) < 0)
-            return -1;
-        if (t->inodes[index].type != INODE_DIRECTORY) {
-            t->inodes[index].nlink++;
-            continue;
-        }
-        own->nlink++;
-        if (count_names(t, index, e) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 static int check_xattrs(struct view *v, struct error *e)
 {
     uint8_t marks;
@@ -214,7 +195,7 @@ static int view_read(struct view *v, int fd, struct error *e)
         reader_read(&v->archive, &v->tree, READ_IMAGE, &v->root, e) < 0 || check_xattrs(v, e) < 0 ||
         archive_check_export(&v->archive, e) < 0)
         return -1;
-    return count_names(&v->tree, v->root, e);
+    return tree_count_names(&v->tree, v->root, 0, e);
 }
 
 /* Reads everything but file contents; NULL with an exception set on failure. */

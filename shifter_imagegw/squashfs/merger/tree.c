@@ -154,6 +154,28 @@ int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t 
     return 0;
 }
 
+int tree_count_names(struct tree *t, uint32_t directory, unsigned depth, struct error *e)
+{
+    struct inode *own = &t->inodes[directory];
+    const struct directory_content *d = &own->content.directory;
+    if (depth > TREE_MAX_DEPTH)
+        return error_damaged(e, "directories are nested more than %d deep", TREE_MAX_DEPTH);
+    own->nlink = 2;
+    for (uint32_t c = 0; c < d->count; c++) {
+        struct inode *child = &t->inodes[d->children[c].inode];
+        if (control_step(t->control, 1, e) < 0)
+            return -1;
+        if (child->type != INODE_DIRECTORY) {
+            child->nlink++;
+            continue;
+        }
+        own->nlink++;
+        if (tree_count_names(t, d->children[c].inode, depth + 1, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int path_push(struct path *p, const uint8_t *name, size_t length, size_t *mark, struct error *e)
 {
     uint8_t *bytes = tree_reserve(p->bytes, &p->capacity, p->length + length + 1, 1, e);
