@@ -49,18 +49,21 @@ static PyObject *raise_error(const struct error *e)
 }
 
 struct caller {
-    PyObject *check; /* callable without arguments, or NULL */
-    PyThreadState *thread;
+    PyObject *check;       /* callable without arguments, or NULL */
+    PyThreadState *thread; /* NULL while the interpreter's lock is held */
 };
 
 static int call_check(void *context)
 {
     struct caller *caller = context;
-    PyEval_RestoreThread(caller->thread);
+    int locked = caller->thread == NULL;
+    if (!locked)
+        PyEval_RestoreThread(caller->thread);
     PyObject *answer = caller->check != NULL ? PyObject_CallNoArgs(caller->check) : NULL;
     int stop = (caller->check != NULL && answer == NULL) || PyErr_CheckSignals() < 0;
     Py_XDECREF(answer);
-    caller->thread = PyEval_SaveThread();
+    if (!locked)
+        caller->thread = PyEval_SaveThread();
     return stop;
 }
 
@@ -79,32 +82,32 @@ static int check_alike(const struct archive *first, const struct archive *other,
 }
 
 static int add_layer(struct tree *t, struct archive *archives, size_t index, int fd, struct metadata_cache *cache,
-                     const struct control *control, struct error *e)
+                     struct error *e)
 {
     struct archive *a = &archives[index];
     uint32_t root;
     e->archive = (int)index;
-    if (control_check(control, e) < 0 || archive_open(a, fd, (uint32_t)index, cache, e) < 0 ||
-        check_alike(archives, a, e) < 0 || reader_read(a, t, READ_LAYER, control, &root, e) < 0)
+    if (control_check(t->control, e) < 0 || archive_open(a, fd, (uint32_t)index, cache, t->control, e) < 0 ||
+        check_alike(archives, a, e) < 0 || reader_read(a, t, READ_LAYER, &root, e) < 0)
         return -1;
     return overlay_apply(t, root, e);
 }
 
-static int merge(const int *fds, size_t count, int destination, const struct control *control,
+static int merge(const int *fds, size_t count, int destination, struct control *control,
                  struct image_summary *summary, struct error *e)
 {
     struct tree tree;
-    tree_init(&tree);
+    tree_init(&tree, control);
     struct metadata_cache *cache = calloc(1, sizeof *cache);
     struct archive *archives = calloc(count + 1, sizeof *archives);
     int result = cache != NULL && archives != NULL ? 0 : error_memory(e);
     size_t opened = 0;
     while (result == 0 && opened < count) {
-        result = add_layer(&tree, archives, opened, fds[opened], cache, control, e);
+        result = add_layer(&tree, archives, opened, fds[opened], cache, e);
         opened++;
     }
     if (result == 0)
-        result = image_write(&tree, archives, count, destination, control, summary, e);
+        result = image_write(&tree, archives, count, destination, summary, e);
     for (size_t i = 0; i < opened; i++)
         archive_close(&archives[i]);
     free(archives);
@@ -165,22 +168,9 @@ struct view {
     struct tree tree;
     struct metadata_cache *cache;
     uint32_t root;
+    struct caller caller;
+    struct control control;
 };
-
-static void count_names(struct tree *t, uint32_t directory)
-{
-    struct inode *own = &t->inodes[directory];
-    own->nlink = 2;
-    for (uint32_t c = 0; c < own->content.directory.count; c++) {
-        uint32_t index = own->content.directory.children[c].inode;
-        if (t->inodes[index].type == INODE_DIRECTORY) {
-            own->nlink++;
-            count_names(t, index);
-        } else {
-            t->inodes[index].nlink++;
-        }
-    }
-}
 
 static int check_xattrs(struct view *v, struct error *e)
 {
@@ -199,27 +189,29 @@ static void view_close(struct view *v)
     free(v);
 }
 
+static int view_read(struct view *v, int fd, struct error *e)
+{
+    if (archive_open(&v->archive, fd, 0, v->cache, &v->control, e) < 0 ||
+        reader_read(&v->archive, &v->tree, READ_IMAGE, &v->root, e) < 0 || check_xattrs(v, e) < 0 ||
+        archive_check_export(&v->archive, e) < 0)
+        return -1;
+    return tree_count_names(&v->tree, v->root, 0, e);
+}
+
 /* Reads everything but file contents; NULL with an exception set on failure. */
-static struct view *view_open(int fd)
+static struct view *view_open(int fd, PyObject *check)
 {
     struct view *v = calloc(1, sizeof *v);
     if (v == NULL)
         return (struct view *)PyErr_NoMemory();
-    tree_init(&v->tree);
+    v->control = (struct control){.check = call_check, .context = &v->caller};
+    tree_init(&v->tree, &v->control);
     struct error e = {0};
-    struct caller caller = {.thread = PyEval_SaveThread()};
-    struct control control = {.check = call_check, .context = &caller};
+    v->caller = (struct caller){.check = check, .thread = PyEval_SaveThread()};
     v->cache = calloc(1, sizeof *v->cache);
-    int result = v->cache != NULL ? archive_open(&v->archive, fd, 0, v->cache, &e) : error_memory(&e);
-    if (result == 0)
-        result = reader_read(&v->archive, &v->tree, READ_IMAGE, &control, &v->root, &e);
-    if (result == 0)
-        result = check_xattrs(v, &e);
-    if (result == 0)
-        result = archive_check_export(&v->archive, &e);
-    if (result == 0)
-        count_names(&v->tree, v->root);
-    PyEval_RestoreThread(caller.thread);
+    int result = v->cache != NULL ? view_read(v, fd, &e) : error_memory(&e);
+    PyEval_RestoreThread(v->caller.thread);
+    v->caller.thread = NULL;
     if (result == 0)
         return v;
     view_close(v);
@@ -303,7 +295,7 @@ static PyObject *py_entries(PyObject *module, PyObject *argument)
 {
     (void)module;
     int fd = PyObject_AsFileDescriptor(argument);
-    struct view *v = fd >= 0 ? view_open(fd) : NULL;
+    struct view *v = fd >= 0 ? view_open(fd, NULL) : NULL;
     if (v == NULL)
         return NULL;
     struct path path = {0};
@@ -315,11 +307,14 @@ static PyObject *py_entries(PyObject *module, PyObject *argument)
     return entries;
 }
 
-static PyObject *py_examine(PyObject *module, PyObject *argument)
+static PyObject *py_examine(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    int fd = PyObject_AsFileDescriptor(argument);
-    struct view *v = fd >= 0 ? view_open(fd) : NULL;
+    int fd;
+    PyObject *check;
+    if (!PyArg_ParseTuple(arguments, "iO:examine", &fd, &check))
+        return NULL;
+    struct view *v = view_open(fd, check);
     if (v == NULL)
         return NULL;
     const sqfs_super_t *s = &v->archive.super;
@@ -337,8 +332,8 @@ static PyMethodDef methods[] = {
      "merge(archives, destination, check)\n\nMerge layer archives (descriptors, oldest first) into the empty file "
      "`destination`; returns (entries, inodes, bytes, copied)."},
     {"entries", py_entries, METH_O, "entries(fd)\n\nAll entries of a squashfs, depth first, as tuples."},
-    {"examine", py_examine, METH_O,
-     "examine(fd)\n\nCheck all metadata of a squashfs; returns (compressor, block size, bytes used, inodes, "
+    {"examine", py_examine, METH_VARARGS,
+     "examine(fd, check)\n\nCheck all metadata of a squashfs; returns (compressor, block size, bytes used, inodes, "
      "has xattrs)."},
     {NULL, NULL, 0, NULL},
 };
