@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable
 from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
 from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
-from shifter_imagegw.fetch import Fetch, LayerEngine
+from shifter_imagegw.fetch import Fetch, Held, LayerEngine
 from shifter_imagegw.groups import Accounts
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.manager import ImageManager
@@ -87,10 +87,17 @@ class SquashfsEngine:
         self.merge = merge_archives
 
     def archive(
-        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self,
+        recipe: Recipe,
+        descriptor: Descriptor,
+        diff_id: str,
+        fetch: Fetch,
+        progress: Callable[[int], None],
+        *,
+        held: Held,
     ) -> LayerArchive:
         """See LayerEngine."""
-        return self._cache_of(recipe).archive(descriptor, diff_id, fetch, progress)
+        return self._cache_of(recipe).archive(descriptor, diff_id, fetch, progress, held=held)
 
     def sweep(self) -> object:
         """See LayerEngine."""

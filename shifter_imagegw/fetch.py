@@ -23,6 +23,7 @@ _LEAVE_SECONDS = 2.0
 
 _Key = tuple[str, str]  # digest, diff_id
 Fetch = Callable[[], AbstractContextManager[Iterator[bytes]]]
+Held = Callable[[], bool]
 
 
 class OpenArchive(Protocol):
@@ -32,16 +33,29 @@ class OpenArchive(Protocol):
     def fd(self) -> int: ...
 
 
-_Archive = Callable[[Descriptor, str, Fetch, Callable[[int], None]], AbstractContextManager[OpenArchive]]
+class _Archive(Protocol):
+    """LayerEngine.archive of one recipe."""
+
+    def __call__(
+        self, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None], /, *, held: Held
+    ) -> AbstractContextManager[OpenArchive]: ...
 
 
 class LayerEngine(Protocol):
     """What turns layers into an image (layers.cache.LayerCache, layers.merge.merge_archives)."""
 
     def archive(
-        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self,
+        recipe: Recipe,
+        descriptor: Descriptor,
+        diff_id: str,
+        fetch: Fetch,
+        progress: Callable[[int], None],
+        *,
+        held: Held,
     ) -> AbstractContextManager[OpenArchive]:
-        """The archive of a layer, from the cache or made of the stream that ``fetch`` opens; PullError."""
+        """The archive of a layer: from the cache if ``held`` says that the pull may have the blob, else made of the
+        stream that ``fetch`` opens; PullError."""
 
     def merge(
         self, archives: Sequence[int], destination: Path, check: Callable[[], None], names: Sequence[str]
@@ -164,7 +178,8 @@ class _Crew:
             key, descriptor = item
             try:
                 fetch = partial(self._client.open_blob, self._repository, descriptor)
-                archive = self._archive(descriptor, key[1], fetch, self._advance)
+                held = partial(self._client.holds_blob, self._repository, descriptor)
+                archive = self._archive(descriptor, key[1], fetch, self._advance, held=held)
             except BaseException as error:
                 self._results.put((key, error))
                 return

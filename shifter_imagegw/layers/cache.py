@@ -3,9 +3,13 @@
 
 ::
 
-    <diff_id>-<recipe>.layer            an archive; complete, as it got its name by rename
-    .<diff_id>-<recipe>.<random>.part   one in the making; whoever makes it holds an flock on it
-    .<diff_id>-<recipe>.lock            whoever makes that archive holds an flock on it
+    <digest>-<diff_id>-<recipe>.layer            an archive; complete, as it got its name by rename
+    .<digest>-<diff_id>-<recipe>.<random>.part   one in the making; whoever makes it holds an flock on it
+    .<digest>-<diff_id>-<recipe>.lock            whoever makes that archive holds an flock on it
+
+The name is a proof: a blob with that digest was downloaded once, and its content had that diff_id. Both come from
+documents that anybody can write, so an archive found by its diff_id alone would be a copy of whatever layer somebody
+claims to have.
 
 Locks vanish with their holders, so debris is what nobody holds a lock on. Nothing is synced to disk: an archive that a
 power cut tore is found out by its checksum, at its first use in a process, and made again.
@@ -89,16 +93,21 @@ class LayerCache:
         fetch: Fetch,
         progress: Callable[[int], None],
         *,
+        held: Callable[[], bool],
         verify: bool = False,
     ) -> LayerArchive:
         """The archive of a layer, from the disk or made from what ``fetch`` opens: its compressed, verified bytes.
 
+        ``held`` says whether the caller may have the blob: it is asked before what somebody else's pull has made is
+        handed out. Where it says no, the layer is fetched as if it were not there, which settles the question.
         ``progress`` gets ``descriptor.size`` in all, at once where nothing is fetched, zeros while another pull makes
         the archive; it may raise to cancel. ``verify`` hashes an archive that this process has hashed already.
         LayerError, LimitExceeded: see :func:`~shifter_imagegw.layers.archive.build_archive`.
         """
         checked_digest(diff_id, "diff_id")
-        path = self._directory / f"{diff_id.partition(':')[2]}-{self._recipe.fingerprint()}.layer"
+        checked_digest(descriptor.digest, "layer")
+        blob, content = descriptor.digest.partition(":")[2], diff_id.partition(":")[2]
+        path = self._directory / f"{blob}-{content}-{self._recipe.fingerprint()}.layer"
         key = archive_key(diff_id, self._recipe)
         self._make_directory()
         found = self._open(path, key, verify)
@@ -108,11 +117,15 @@ class LayerCache:
                 if found is None:
                     return self._make(path, descriptor, diff_id, fetch, progress)
         try:
-            progress(descriptor.size)
+            if held():
+                progress(descriptor.size)
+                return found
         except BaseException:
             found.close()
             raise
-        return found
+        found.close()
+        with self._lock(path, progress):
+            return self._make(path, descriptor, diff_id, fetch, progress)
 
     def usage(self) -> Usage:
         """How much there is, of all recipes."""
