@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Protocol
 
+from shifter_imagegw.attended import CHECK_SECONDS, attended
 from shifter_imagegw.images import PULLING
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.registry.manifest import Descriptor, ResolvedImage
 
-_CHECK_SECONDS = 0.2
 _LEAVE_SECONDS = 2.0
 """How long the threads of a failed pull may take to notice; one that waits for a registry ends at its time-out."""
 
@@ -78,6 +78,15 @@ class Progress(Protocol):
 
 class _AbandonedError(Exception):
     """Another layer of the same image has failed."""
+
+
+def holds_layers(
+    client: RegistryClient, repository: str, image: ResolvedImage, *, parallel: int, report: Progress
+) -> bool:
+    """Whether the repository says that it has all layers of the image, without a transfer."""
+    layers = dict.fromkeys(image.layers)
+    tasks = [partial(client.holds_blob, repository, layer) for layer in layers]
+    return all(attended(tasks, parallel, report.check))
 
 
 @contextmanager
@@ -145,7 +154,7 @@ class _Crew:
         """The next finished layer; raises what its thread raised, or what ends the pull meanwhile."""
         while True:
             try:
-                key, outcome = self._results.get(timeout=_CHECK_SECONDS)
+                key, outcome = self._results.get(timeout=CHECK_SECONDS)
             except queue.Empty:
                 self._report.check()
                 continue

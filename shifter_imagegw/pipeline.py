@@ -27,7 +27,7 @@ from shifter_imagegw.errors import (
     PublishError,
     ShifterError,
 )
-from shifter_imagegw.fetch import LayerEngine, layer_archives
+from shifter_imagegw.fetch import LayerEngine, holds_layers, layer_archives
 from shifter_imagegw.images import CONVERSION, PULLING, TRANSFER, GroupsOf, Image, granted_acls
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.meta import Metadata, recorded_recipe, render
@@ -77,7 +77,9 @@ class Pipeline:
             # Until its lists are settled, the record of a private image shows nothing to others.
             report.phase(PULLING, "Getting manifest", private=image.private)
             recipe = self.configuration.platforms[pull.system].recipe
-            if not platform.exists(image.id, _FORMAT) and self._convert(
+            if not self._is_there(
+                pull, image, client, reference.repository, platform=platform, report=report
+            ) and self._convert(
                 pull, image, client, reference.repository, recipe=recipe, platform=platform, report=report
             ):
                 metadata = replace(metadata, recipe=recipe.record())
@@ -103,6 +105,30 @@ class Pipeline:
             return None
         tokens = self.sealer.unseal(pull.sealed_tokens, pull.system)
         return choose_login(location.name, self.configuration.default_location, tokens)
+
+    def _is_there(
+        self,
+        pull: Image,
+        image: ResolvedImage,
+        client: RegistryClient,
+        repository: str,
+        *,
+        platform: LocalPlatform,
+        report: Reporter,
+    ) -> bool:
+        """Whether the image file exists and this pull may have it.
+
+        Who has seen the documents of a private image can put them into a repository of his own. That he could not have
+        fetched its layers is found out here, and where the registry does not answer, by fetching them.
+        """
+        if not platform.exists(image.id, _FORMAT):
+            return False
+        basis = self.store.ready_by_id(pull.system, pull.itype, image.id)
+        if basis is not None and basis.private is False:
+            return True
+        return holds_layers(
+            client, repository, image, parallel=self.configuration.parallel_layers, report=report
+        )
 
     def _convert(
         self,

@@ -165,6 +165,40 @@ def test_a_repository_of_the_same_registry_gets_nothing(open_site: PulledSite, o
     assert len(images(open_site)) == len(before) + 1
 
 
+def test_the_documents_of_a_private_image_do_not_open_it(open_site: PulledSite, private: Pushed) -> None:
+    """The very same manifest in a repository without the layer: the image file is there already."""
+    before = images(open_site)
+    copied = Named(private.manifest, private.config)
+    with scripted_server(answer(copied, refuse(404))) as server:
+        site = beside(open_site, server)
+        got = site.pulled(reference="other/mine:1")
+        assert got.status == FAILURE
+        assert digest_of(BLOB) in (got.status_message or "")
+        (record,) = site.store.ready(SYSTEM)
+        assert (record.private, record.user_acl, record.tags) == (True, (3000,), ("own/app:1",))
+    assert images(site) == before
+    site.store.close()
+
+
+@pytest.mark.parametrize("head", [200, 405])
+def test_a_private_image_that_others_may_have_is_not_transferred_again(
+    open_site: PulledSite, private: Pushed, head: int
+) -> None:
+    def blob(request: Request) -> None:
+        request.reply(200 if request.command == "GET" else head, BLOB)
+
+    with scripted_server(answer(Named(private.manifest, private.config), blob)) as server:
+        site = beside(open_site, server)
+        assert site.pulled(reference="other/mine:1").private is False
+        assert len(server.headers_of(digest_of(BLOB))) == (head != 200)
+        assert len(site.store.ready(SYSTEM)) == 1
+        # Now that everybody may have it, nobody is asked any more.
+        asked = len(server.heads)
+        assert site.pulled(reference="other/mine:2").status == READY
+        assert len(server.heads) == asked
+    site.store.close()
+
+
 def test_whoever_has_the_layer_shares_it(open_site: PulledSite, owners: RegistryServer) -> None:
     """A registry that has the blob says so, and nothing is transferred."""
     image = Named.of(
