@@ -17,7 +17,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from shifter_imagegw.attended import attended
 from shifter_imagegw.config.model import Configuration
 from shifter_imagegw.errors import (
     ConversionError,
@@ -70,7 +72,8 @@ class Pipeline:
         )
         login = self._login(pull, location)
         with RegistryClient(location, login, self.configuration.http) as client:
-            image = client.resolve(reference.repository, reference.version, architecture)
+            resolve = partial(client.resolve, reference.repository, reference.version, architecture)
+            [image] = attended([resolve], 1, report.check)
             # What no metadata file can say is found out before anything is transferred.
             metadata = _metadata(image.config)
             render(metadata)

@@ -117,8 +117,9 @@ class Worker:
             return
         if pull.attempts > 1:
             _log.warning("pull of %s on %s: taken over, attempt %d", pull.pulltag, pull.system, pull.attempts)
+        lease, timeout = self._configuration.lease_seconds, self._configuration.pull_timeout
         try:
-            with Reporter(self._store, pull, self._configuration.lease_seconds, self._stop, self._clock) as report:
+            with Reporter(self._store, pull, lease, self._stop, self._clock, timeout=timeout) as report:
                 ready = self._pipeline.pull_image(pull, report)
         except PullInterruptedError:
             self._store.release(pull)

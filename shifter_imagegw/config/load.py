@@ -123,6 +123,7 @@ def _configuration(top: ObjectReader, source: Path, environment: Mapping[str, st
         http=top.object("http", required=False).settings(HttpSettings),
         limits=top.object("limits", required=False).settings(Limits),
         lease_seconds=top.number("leaseSeconds", 60, least=2),
+        pull_timeout=top.number("pullTimeout", 6 * 3600),
         max_attempts=top.number("maxAttempts", 3),
         parallel_layers=top.number("parallelLayers", 4),
         pulls_per_user=top.number("pullsPerUser", 100),

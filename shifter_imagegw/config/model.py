@@ -81,6 +81,8 @@ class Configuration:
     lease_seconds: int = 60
     """A worker that has not been heard of for so long has lost its pull. Clocks of all gateway hosts agree to a
     fraction of it."""
+    pull_timeout: int = 6 * 3600
+    """A worker that has worked on a pull for so long gives it up."""
     max_attempts: int = 3
     """So many workers may die over a pull before it ends in FAILURE."""
     parallel_layers: int = 4

@@ -38,7 +38,7 @@ from tests.registryserver import (
     registry_server,
     tar_of,
 )
-from tests.scriptedserver import Request, fake_image, scripted_server
+from tests.scriptedserver import Request, fake_image, scripted_server, serve_image
 
 ALICE = Session(SYSTEM, 1000, 100, "alice", "users", {"token": "ann:secret"})
 BOB = Session(SYSTEM, 2000, 200, "bob", "users", {"token": "ann:secret"})
@@ -403,6 +403,28 @@ def test_the_first_broken_layer_ends_the_others_at_once(make_site: Callable[...,
         assert (found.status, "404" in (found.status_message or "")) == (FAILURE, True)
         # The other layer's answer never comes; only its time-out would end the wait for it.
         assert time.monotonic() - began < site.configuration.http.read_timeout
+
+
+@pytest.mark.parametrize("slow", ["manifests", "blobs"])
+def test_a_registry_that_is_slow_for_ever_ends_the_pull(make_site: Callable[..., Site], slow: str) -> None:
+    """It sends enough to be waited for, each time; only the pull as a whole has an end."""
+    image = fake_image()
+
+    def script(request: Request) -> None:
+        if slow in request.path and not request.path.endswith(digest_of(image.config)):
+            request.head(200, {"Content-Length": str(len(image.layer)), "Content-Type": OCI_MANIFEST})
+            while not server.over.wait(0.05):
+                request.wfile.write(b" ")
+                request.wfile.flush()
+        else:
+            serve_image(image)(request)
+
+    with scripted_server(script) as server:
+        site = make_site(locations={"s": {"remotetype": "dockerv2", "url": server.url}}, pullTimeout=1)
+        found = site.pulled("s/app:v1")
+    phase = "Getting manifest" if slow == "manifests" else "Pulling layers: "
+    assert found.status == FAILURE
+    assert f"not finished after 0:00:01 hours (pullTimeout of this site), at: {phase}" in (found.status_message or "")
 
 
 def test_lists_that_changed_meanwhile_are_settled_again(
