@@ -74,16 +74,17 @@ class Pipeline:
         with RegistryClient(location, login, self.configuration.http) as client:
             resolve = partial(client.resolve, reference.repository, reference.version, architecture)
             [image] = attended([resolve], 1, report.check)
-            # What no metadata file can say is found out before anything is transferred.
+            recipe = self.configuration.platforms[pull.system].recipe
             metadata = _metadata(image.config)
-            render(metadata)
+            # What no metadata file can say is found out before anything is transferred.
+            check = partial(self._check_metadata, pull, image, metadata, recipe)
+            check(client.private)
             # Until its lists are settled, the record of a private image shows nothing to others.
             report.phase(PULLING, "Getting manifest", private=image.private)
-            recipe = self.configuration.platforms[pull.system].recipe
             if not self._is_there(
                 pull, image, client, reference.repository, platform=platform, report=report
             ) and self._convert(
-                pull, image, client, reference.repository, recipe=recipe, platform=platform, report=report
+                pull, image, client, reference.repository, recipe=recipe, platform=platform, check=check, report=report
             ):
                 metadata = replace(metadata, recipe=recipe.record())
             private = client.private
@@ -108,6 +109,14 @@ class Pipeline:
             return None
         tokens = self.sealer.unseal(pull.sealed_tokens, pull.system)
         return choose_login(location.name, self.configuration.default_location, tokens)
+
+    def _check_metadata(
+        self, pull: Image, image: ResolvedImage, metadata: Metadata, recipe: Recipe, private: bool
+    ) -> None:
+        """ConversionError where the metadata file, access lists included, could not be written as things are now."""
+        basis = self.store.ready_by_id(pull.system, pull.itype, image.id)
+        whole = self._with_access(metadata, self._result(pull, image, private, basis))
+        render(replace(whole, recipe=recipe.record()))
 
     def _is_there(
         self,
@@ -142,9 +151,13 @@ class Pipeline:
         *,
         recipe: Recipe,
         platform: LocalPlatform,
+        check: Callable[[bool], None],
         report: Reporter,
     ) -> bool:
-        """From the registry to ``<id>.squashfs`` in the image directory; False when another pull was quicker."""
+        """From the registry to ``<id>.squashfs`` in the image directory; False when another pull was quicker.
+
+        ``check`` is told whether the image is private, and raises when its metadata could not be published.
+        """
         parallel = self.configuration.parallel_layers
         names = [layer.digest for layer in image.layers]
         with layer_archives(
@@ -156,6 +169,7 @@ class Pipeline:
                 report.phase(TRANSFER, "Transferring image")
                 if platform.exists(image.id, _FORMAT):
                     return False  # by the same recipe its bytes are the same
+                check(client.private)
                 if platform.has_metadata(image.id) and self.configuration.acl_metadata:
                     closed = render(Metadata(private=True, recipe=recipe.record()))
                     platform.publish_metadata(image.id, closed, pull.record_id, pull.attempts)
@@ -229,12 +243,17 @@ class Pipeline:
     def _publish_metadata(self, pull: Image, metadata: Metadata, record: Image, platform: LocalPlatform) -> None:
         if metadata.recipe is None:  # the image was there; what it was made by need not be today's recipe
             metadata = replace(metadata, recipe=recorded_recipe(platform.metadata(record.image_id or "") or b""))
+        content = render(self._with_access(metadata, record))
+        platform.publish_metadata(record.image_id or "", content, pull.record_id, pull.attempts)
+
+    def _with_access(self, metadata: Metadata, record: Image) -> Metadata:
+        """``metadata`` with the access lists that the record has."""
         users, groups = record.user_acl or (), record.group_acl or ()
         # A record of old times may not say whether it is private; then its lists do.
         restricted = record.private or (record.private is None and bool(users or groups))
-        if restricted and self.configuration.acl_metadata:
-            metadata = replace(metadata, private=True, user_acl=users, group_acl=groups)
-        platform.publish_metadata(record.image_id or "", render(metadata), pull.record_id, pull.attempts)
+        if not (restricted and self.configuration.acl_metadata):
+            return metadata
+        return replace(metadata, private=True, user_acl=users, group_acl=groups)
 
     def _follow_records(
         self, pull: Image, image: ResolvedImage, metadata: Metadata, platform: LocalPlatform, *, lost: bool

@@ -337,6 +337,26 @@ def test_what_no_metadata_can_say_is_refused_before_a_transfer(site: Site, regis
     assert site.engine.fetched == []
 
 
+def test_lists_that_make_the_metadata_too_long_are_refused_before_a_transfer(
+    site: Site, token_registry: RegistryServer
+) -> None:
+    pushed = push(token_registry, "long/app", "1", b"long", Env=[f"V{n:04}={'x' * 90}" for n in range(2500)])
+    image = site.pulled("token/long/app:1", ALICE, uids=tuple(range(4_000_000_000, 4_000_000_999)))
+    assert image.status == FAILURE
+    assert "ENTRYPOINT and CMD, 11" in (image.status_message or "")
+    assert site.engine.fetched == []
+    assert not site.platform.exists(pushed.id, "squashfs")
+
+
+def test_nobody_is_added_to_lists_that_are_full(site: Site, token_registry: RegistryServer) -> None:
+    pushed = push(token_registry, "full/app", "1", b"full")
+    site.pulled("token/full/app:1", ALICE, uids=tuple(range(5000, 5999)))
+    image = site.pulled("token/full/app:1", BOB)
+    assert image.status == FAILURE
+    assert "user list has 1001 entries" in (image.status_message or "")
+    assert len(site.meta(pushed.id)["USERACL"][0].split(",")) == 1000
+
+
 def test_an_error_nobody_thought_of_ends_the_pull_with_an_id(
     site: Site, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
