@@ -13,6 +13,7 @@ from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
 from shifter_imagegw.fetch import Fetch, Held, LayerEngine
 from shifter_imagegw.groups import Accounts
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.pipeline import Pipeline
@@ -56,7 +57,7 @@ def create_worker(configuration: Configuration, engine: LayerEngine | None = Non
                 f"{directory}: {error.strerror}; create it, owned by the gateway's account (uid {os.geteuid()})"
             ) from error
     store = open_store(configuration.store_uri, configuration.database)
-    engine = engine or SquashfsEngine(configuration.cache_directory, configuration.limits)
+    engine = engine or SquashfsEngine(configuration.cache_directory, configuration.limits, configuration.cache)
     platforms = {
         name: LocalPlatform(name, platform.image_directory)
         for name, platform in configuration.platforms.items()
@@ -75,14 +76,14 @@ def create_verifier(configuration: Configuration, system: str) -> Verifier:
 
 class SquashfsEngine:
     """The rooms ``layers`` and ``squashfs`` as the pipeline sees them. One directory holds the archives of all recipes,
-    and each archive's name says of which."""
+    and each archive's name says of which. Without ``keep`` nothing is ever removed."""
 
-    def __init__(self, directory: Path, limits: Limits) -> None:
+    def __init__(self, directory: Path, limits: Limits, keep: CacheLimits | None = None) -> None:
         # The API needs no libsquashfs.
         from shifter_imagegw.layers.cache import LayerCache  # noqa: PLC0415
         from shifter_imagegw.layers.merge import merge_archives  # noqa: PLC0415
 
-        self._make_cache = partial(LayerCache, directory, limits=limits)
+        self._make_cache = partial(LayerCache, directory, limits=limits, keep=keep)
         self._caches: dict[Recipe, LayerCache] = {}
         self.merge = merge_archives
 

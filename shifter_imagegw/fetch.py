@@ -63,7 +63,7 @@ class LayerEngine(Protocol):
         """Write the validated image of archives (oldest first) to a new file; PullError."""
 
     def sweep(self) -> object:
-        """Remove what killed workers left behind."""
+        """Remove what killed workers left behind, and what the cache shall not keep."""
 
 
 class Progress(Protocol):

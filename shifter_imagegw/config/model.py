@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.registry.location import Location
 from shifter_imagegw.registry.manifest import OciPlatform
@@ -76,6 +77,7 @@ class Configuration:
     converter_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     examiner: Path | None = None
     http: HttpSettings = field(default_factory=HttpSettings)
+    cache: CacheLimits = field(default_factory=CacheLimits)
     limits: Limits = field(default_factory=Limits)
     """What one layer may ask of the gateway."""
     lease_seconds: int = 60

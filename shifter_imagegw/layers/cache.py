@@ -18,21 +18,22 @@ power cut tore is found out by its checksum, at its first use in a process, and 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Callable, NamedTuple
 
 from shifter_imagegw.errors import ConversionError
 from shifter_imagegw.layers.archive import archive_key, write_archive
+from shifter_imagegw.layers.eviction import CacheLimits, evict, mark_used, stored_archives, sweep
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.layers.trailer import TrailerError, check_trailer, verify_archive
+from shifter_imagegw.locks import UNSUPPORTED, lock_file
 from shifter_imagegw.registry.digest import checked_digest
 from shifter_imagegw.registry.manifest import Descriptor
 
@@ -77,13 +78,16 @@ class LayerArchive:
 class LayerCache:
     """The archives of one recipe below one directory, which is made when absent. Used by any number of threads.
 
+    With ``keep``, archives not used for longest make room for others; without, all are kept.
+
     Errors of the disk are ConversionError and name the file.
     """
 
-    def __init__(self, directory: Path, recipe: Recipe, limits: Limits) -> None:
+    def __init__(self, directory: Path, recipe: Recipe, limits: Limits, keep: CacheLimits | None = None) -> None:
         self._directory = directory
         self._recipe = recipe
         self._limits = limits
+        self._keep = keep
         self._verified: set[tuple[int, ...]] = set()
 
     def archive(
@@ -118,6 +122,7 @@ class LayerCache:
                     return self._make(path, descriptor, diff_id, fetch, progress)
         try:
             if held():
+                mark_used(found.fd)
                 progress(descriptor.size)
                 return found
         except BaseException:
@@ -129,25 +134,18 @@ class LayerCache:
 
     def usage(self) -> Usage:
         """How much there is, of all recipes."""
-        sizes = []
-        for path in self._files("*.layer"):
-            with suppress(FileNotFoundError):
-                sizes.append(path.stat().st_blocks * 512)
+        sizes = [archive.bytes for archive in stored_archives(self._directory)]
         return Usage(len(sizes), sum(sizes))
 
     def sweep(self) -> list[Path]:
-        """Remove what workers left that were killed; returns it."""
-        removed = []
-        for pattern in (".*.part", ".*.lock"):
-            for path in self._files(pattern):
-                with suppress(ConversionError, FileNotFoundError), _locked(path, os.O_RDWR) as fd:
-                    if fd is not None:
-                        path.unlink()
-                        removed.append(path)
-        return removed
+        """Remove what workers left that were killed, and archives that are too many; returns it."""
+        try:
+            return [*sweep(self._directory), *self._evict()]
+        except OSError as error:
+            raise _disk_error(self._directory, error) from error
 
-    def _files(self, pattern: str) -> list[Path]:
-        return sorted(self._directory.glob(pattern))
+    def _evict(self, coming: int = 0) -> list[Path]:
+        return [] if self._keep is None else evict(self._directory, self._keep, coming)
 
     def _make_directory(self) -> None:
         """Who can write here decides what images hold: checksums find damage, not intent."""
@@ -193,6 +191,10 @@ class LayerCache:
     def _make(
         self, path: Path, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
     ) -> LayerArchive:
+        try:
+            self._evict(descriptor.size)
+        except OSError as error:
+            raise _disk_error(self._directory, error) from error
         with self._part(path) as (part, fd):
             with fetch() as chunks:
                 write_archive(
@@ -201,6 +203,7 @@ class LayerCache:
             try:
                 archive = LayerArchive(os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
                 try:
+                    mark_used(archive.fd)
                     part.rename(path)
                 except BaseException:
                     archive.close()
@@ -244,7 +247,7 @@ class LayerCache:
 
 @contextmanager
 def _locked(path: Path, flags: int) -> Iterator[int | None]:
-    """The file, opened and locked; None when somebody else has the lock, or the name belongs to another file by now."""
+    """See :func:`~shifter_imagegw.locks.locked`; where nobody can lock, nobody is kept out."""
     try:
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
     except OSError as error:
@@ -257,14 +260,12 @@ def _locked(path: Path, flags: int) -> Iterator[int | None]:
 
 def _lock_file(fd: int, path: Path) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(path.lstat(), os.fstat(fd))
-    except FileNotFoundError:
-        return False
+        return lock_file(fd, path)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise _disk_error(path, error) from error
+        if error.errno not in UNSUPPORTED:
+            raise _disk_error(path, error) from error
+        _log.warning("layer cache: %s: no locks (%s); a layer may be fetched more than once", path, error.strerror)
+        return True
 
 
 def _disk_error(path: Path, error: OSError) -> ConversionError:

@@ -272,6 +272,19 @@ def test_parts_of_living_pulls_stay(site: Site) -> None:
         assert part.exists()
 
 
+def test_workers_keep_the_cache_within_its_bounds(tmp_path: Path, munge: Munged) -> None:
+    cache = {"maxBytes": 1 << 20, "minFreePercent": 0}
+    site = Site(write_configuration(tmp_path, munge.socket, cache=cache))
+    for number in range(3):
+        archive = site.configuration.cache_directory / f"{number:064x}-{number:064x}-{number:016x}.layer"
+        archive.write_bytes(os.urandom(700_000))
+        os.utime(archive, (number, number))
+    with site.worker():
+        site.until(lambda: list(site.configuration.cache_directory.glob("*.layer")) == [archive])
+        site.until(lambda: "removed 2 of 3 layers" in site.log)
+    site.store.close()
+
+
 def test_a_ring_wakes_and_nobody_listening_is_no_error(tmp_path: Path) -> None:
     bell = Bell(tmp_path)
     bell.ring()
