@@ -17,6 +17,7 @@ import threading
 import time
 from types import FrameType
 
+from shifter_imagegw import rebuild
 from shifter_imagegw.errors import LeaseLost, RegistryDenied, ShifterError, StoreError
 from shifter_imagegw.images import Image
 from shifter_imagegw.pipeline import Pipeline
@@ -168,6 +169,8 @@ class Worker:
                 for path in platform.remove_stale_parts(self._is_stale):
                     _log.info("removed %s, which a killed worker left", path)
             self._pipeline.engine.sweep()
+            for path in rebuild.sweep(self._configuration.expand_directory):
+                _log.info("removed %s, which a killed 'verify --rebuild' left", path)
         except (ShifterError, OSError) as error:
             _log.error("housekeeping: %s", error)
         except Exception:
