@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Callable
 from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
 from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
+from shifter_imagegw.fairness import FairGate
 from shifter_imagegw.fetch import Fetch, Held, LayerEngine
 from shifter_imagegw.groups import Accounts
 from shifter_imagegw.layers.eviction import CacheLimits
@@ -64,7 +65,8 @@ def create_worker(configuration: Configuration, engine: LayerEngine | None = Non
         if platform.ssh is None
     }
     sealer, groups_of = MungeSealer(configuration), Accounts().groups_of
-    return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of))
+    gate = FairGate(max(configuration.parallel_layers, len(os.sched_getaffinity(0))))
+    return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of, gate=gate))
 
 
 def create_verifier(configuration: Configuration, system: str) -> Verifier:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable, Protocol
 
 from shifter_imagegw.attended import CHECK_SECONDS, attended
+from shifter_imagegw.fairness import FairGate
 from shifter_imagegw.images import PULLING
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.registry.client import RegistryClient
@@ -98,17 +99,19 @@ def layer_archives(
     *,
     recipe: Recipe,
     parallel: int,
+    gate: FairGate,
     report: Progress,
 ) -> Iterator[list[int]]:
     """Descriptors of the archives of all layers, oldest first; a layer that the manifest lists twice is fetched once.
 
+    ``parallel`` layers at once, as far as ``gate``, which other pulls of the process share, has places for them.
     Whatever ends this early also ends the other layers and closes ``client``.
     """
     keys = [(layer.digest, diff_id) for layer, diff_id in zip(image.layers, image.config.diff_ids)]
     distinct = dict(zip(keys, image.layers))
     report.phase(PULLING, "Pulling layers", total=sum(layer.size for layer in distinct.values()))
     with ExitStack() as stack:
-        crew = _Crew(client, repository, distinct, partial(engine.archive, recipe), report)
+        crew = _Crew(client, repository, distinct, partial(engine.archive, recipe), gate=gate, report=report)
         stack.callback(crew.leave)
         crew.start(min(parallel, len(distinct)))
         opened: dict[_Key, int] = {}
@@ -127,11 +130,14 @@ class _Crew:
         repository: str,
         layers: dict[_Key, Descriptor],
         archive: _Archive,
+        *,
+        gate: FairGate,
         report: Progress,
     ) -> None:
         self._client = client
         self._repository = repository
         self._archive = archive
+        self._gate = gate
         self._report = report
         self._todo = iter(layers.items())
         self._lock = threading.Lock()
@@ -188,7 +194,8 @@ class _Crew:
             try:
                 fetch = partial(self._client.open_blob, self._repository, descriptor)
                 held = partial(self._client.holds_blob, self._repository, descriptor)
-                archive = self._archive(descriptor, key[1], fetch, self._advance, held=held)
+                with self._gate.place(self, self._check):
+                    archive = self._archive(descriptor, key[1], fetch, self._advance, held=held)
             except BaseException as error:
                 self._results.put((key, error))
                 return
@@ -199,7 +206,11 @@ class _Crew:
             with archive:
                 return
 
-    def _advance(self, count: int) -> None:
+    def _check(self) -> None:
         if self._left:
             raise _AbandonedError
+        self._report.check()
+
+    def _advance(self, count: int) -> None:
+        self._check()
         self._report.advance(count)

@@ -29,6 +29,7 @@ from shifter_imagegw.errors import (
     PublishError,
     ShifterError,
 )
+from shifter_imagegw.fairness import FairGate
 from shifter_imagegw.fetch import LayerEngine, holds_layers, layer_archives
 from shifter_imagegw.images import CONVERSION, PULLING, TRANSFER, GroupsOf, Image, granted_acls
 from shifter_imagegw.layers.recipe import Recipe
@@ -49,7 +50,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a pull needs. ``platforms``: the image directories by system. Safe for threads."""
+    """What a pull needs. ``platforms``: the image directories by system; ``gate``: the places that all pulls share.
+    Safe for threads."""
 
     configuration: Configuration
     store: ImageStore
@@ -58,6 +60,7 @@ class Pipeline:
     platforms: Mapping[str, LocalPlatform]
     groups_of: GroupsOf
     clock: Callable[[], float] = field(default=time.time)
+    gate: FairGate = field(default_factory=FairGate)
 
     def pull_image(self, pull: Image, report: Reporter) -> Image:
         """The READY record that ``pull`` became or was merged into.
@@ -161,7 +164,7 @@ class Pipeline:
         parallel = self.configuration.parallel_layers
         names = [layer.digest for layer in image.layers]
         with layer_archives(
-            client, repository, image, self.engine, recipe=recipe, parallel=parallel, report=report
+            client, repository, image, self.engine, recipe=recipe, parallel=parallel, gate=self.gate, report=report
         ) as archives:
             report.phase(CONVERSION, "Converting image")
             with platform.part(f"{image.id}.{_FORMAT}", pull.record_id, pull.attempts) as part:

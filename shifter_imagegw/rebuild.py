@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shifter_imagegw.config.model import Configuration
 from shifter_imagegw.errors import ConversionError, InvalidReference, RegistryError
+from shifter_imagegw.fairness import FairGate
 from shifter_imagegw.fetch import LayerEngine, layer_archives
 from shifter_imagegw.images import Image
 from shifter_imagegw.layers.recipe import RECIPE, Recipe
@@ -119,7 +120,7 @@ def _convert(
         image = client.resolve(reference.repository, f"sha256:{record.image_id}", architecture)
         with layer_archives(
             client, reference.repository, image, engine,
-            recipe=recipe, parallel=configuration.parallel_layers, report=_Unwatched(),
+            recipe=recipe, parallel=configuration.parallel_layers, gate=FairGate(), report=_Unwatched(),
         ) as archives:  # fmt: skip
             engine.merge(archives, made, lambda: None, [layer.digest for layer in image.layers])
 
