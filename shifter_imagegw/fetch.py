@@ -194,6 +194,7 @@ class _Crew:
             try:
                 fetch = partial(self._client.open_blob, self._repository, descriptor)
                 held = partial(self._client.holds_blob, self._repository, descriptor)
+                # Also while the layer lies in the cache or another pull makes it: that ends without a place of ours.
                 with self._gate.place(self, self._check):
                     archive = self._archive(descriptor, key[1], fetch, self._advance, held=held)
             except BaseException as error:

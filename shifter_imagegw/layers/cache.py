@@ -30,7 +30,7 @@ from typing import Callable, NamedTuple
 
 from shifter_imagegw.errors import ConversionError
 from shifter_imagegw.layers.archive import archive_key, write_archive
-from shifter_imagegw.layers.eviction import CacheLimits, evict, mark_used, stored_archives, sweep
+from shifter_imagegw.layers.eviction import CacheLimits, Keeper, mark_used, stored_archives, sweep
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.layers.trailer import TrailerError, check_trailer, verify_archive
 from shifter_imagegw.locks import UNSUPPORTED, lock_file
@@ -87,7 +87,7 @@ class LayerCache:
         self._directory = directory
         self._recipe = recipe
         self._limits = limits
-        self._keep = keep
+        self._keeper = None if keep is None else Keeper(directory, keep)
         self._verified: set[tuple[int, ...]] = set()
 
     def archive(
@@ -140,12 +140,9 @@ class LayerCache:
     def sweep(self) -> list[Path]:
         """Remove what workers left that were killed, and archives that are too many; returns it."""
         try:
-            return [*sweep(self._directory), *self._evict()]
+            return [*sweep(self._directory), *(self._keeper.evict() if self._keeper is not None else ())]
         except OSError as error:
             raise _disk_error(self._directory, error) from error
-
-    def _evict(self, coming: int = 0) -> list[Path]:
-        return [] if self._keep is None else evict(self._directory, self._keep, coming)
 
     def _make_directory(self) -> None:
         """Who can write here decides what images hold: checksums find damage, not intent."""
@@ -192,7 +189,8 @@ class LayerCache:
         self, path: Path, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
     ) -> LayerArchive:
         try:
-            self._evict(descriptor.size)
+            if self._keeper is not None:
+                self._keeper.make_room(descriptor.size)
         except OSError as error:
             raise _disk_error(self._directory, error) from error
         with self._part(path) as (part, fd):

@@ -29,6 +29,8 @@ _LOCK = re.compile(rf"\.{_NAME}\.lock")
 _ABANDONED_SECONDS = 600.0
 """Longer than a living worker writes nothing; counts where hosts do not see each other's locks."""
 
+_LOOK_SECONDS = 60.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ class Stored(NamedTuple):
     """An archive on disk: ``used`` is its last use in nanoseconds since 1970, ``bytes`` what it occupies."""
 
     used: int
-    path: Path
+    name: str
     bytes: int
 
 
@@ -70,29 +72,53 @@ def mark_used(fd: int) -> None:
         os.utime(fd, ns=(time.time_ns(), os.fstat(fd).st_mtime_ns))
 
 
-def evict(directory: Path, limits: CacheLimits, coming: int = 0) -> list[Path]:
-    """Remove archives until what is left, and ``coming`` bytes more, is within ``limits``; returns them. OSError."""
-    archives = stored_archives(directory)
-    taken = sum(file.bytes for file in archives) + sum(file.bytes for file in _files(directory, _PART))
-    excess = max(taken + coming - limits.max_bytes, missing_space(directory, limits) + coming)
-    expired = time.time_ns() - limits.max_idle * 10**9 if limits.max_idle else 0
-    removed = []
-    for archive in archives:
-        if excess <= 0 and archive.used >= expired:
-            break
-        if _unlink_unused(archive):
-            removed.append(archive.path)
-            excess -= archive.bytes
-    if removed:
-        _log.info(
-            "layer cache %s: removed %d of %d layers, not used for longest", directory, len(removed), len(archives)
-        )
-    if excess > 0 and removed:
-        _log.warning(
-            "layer cache %s: %d bytes more than allowed are used; other files fill the disk, or maxBytes is too small",
-            directory, excess,
-        )  # fmt: skip
-    return removed
+class Keeper:
+    """Keeps a directory within ``limits``. Used by any number of threads. Methods raise OSError."""
+
+    def __init__(self, directory: Path, limits: CacheLimits) -> None:
+        self._directory = directory
+        self._limits = limits
+        self._room = 0
+        self._looked = float("-inf")
+
+    def make_room(self, coming: int) -> None:
+        """Remove what must go before ``coming`` bytes more are written.
+
+        Thousands of files take long to look at, so for a minute our own additions are subtracted from what was found;
+        for what others add meanwhile there is the housekeeping.
+        """
+        fresh = time.monotonic() - self._looked < _LOOK_SECONDS
+        if fresh and coming <= self._room and missing_space(self._directory, self._limits) + coming <= 0:
+            self._room -= coming
+        else:
+            self.evict(coming)
+
+    def evict(self, coming: int = 0) -> list[Path]:
+        """Remove archives until what is left, and ``coming`` bytes more, is within the limits; returns them."""
+        archives = stored_archives(self._directory)
+        taken = sum(file.bytes for file in archives) + sum(file.bytes for file in _files(self._directory, _PART))
+        excess = coming + max(taken - self._limits.max_bytes, missing_space(self._directory, self._limits))
+        expired = time.time_ns() - self._limits.max_idle * 10**9 if self._limits.max_idle else 0
+        removed = []
+        for archive in archives:
+            if excess <= 0 and archive.used >= expired:
+                break
+            path = self._directory / archive.name
+            if _unlink_unused(path, archive.used):
+                removed.append(path)
+                excess -= archive.bytes
+        self._room, self._looked = -excess, time.monotonic()
+        if removed:
+            self._report(len(removed), len(archives), excess)
+        return removed
+
+    def _report(self, removed: int, found: int, excess: int) -> None:
+        _log.info("layer cache %s: removed %d of %d layers, not used for longest", self._directory, removed, found)
+        if excess > 0:
+            _log.warning(
+                "layer cache %s: still %d bytes more than allowed; other files fill the disk, or maxBytes is too small",
+                self._directory, excess,
+            )  # fmt: skip
 
 
 def missing_space(directory: Path, limits: CacheLimits) -> int:
@@ -103,8 +129,9 @@ def missing_space(directory: Path, limits: CacheLimits) -> int:
 
 def sweep(directory: Path) -> list[Path]:
     """Remove what workers left that were killed; returns it."""
-    left = [file.path for file in _files(directory, _PART) if _is_abandoned(file.path)]
-    return [path for path in (*left, *(file.path for file in _files(directory, _LOCK))) if _unlink_unheld(path)]
+    oldest = time.time() - _ABANDONED_SECONDS
+    left = [directory / file.name for pattern in (_PART, _LOCK) for file in _files(directory, pattern)]
+    return [path for path in left if _is_abandoned(path, oldest) and _unlink_unheld(path)]
 
 
 def _files(directory: Path, name: re.Pattern[str]) -> Iterator[Stored]:
@@ -114,21 +141,22 @@ def _files(directory: Path, name: re.Pattern[str]) -> Iterator[Stored]:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
-                        yield Stored(status.st_atime_ns, Path(entry.path), status.st_blocks * 512)
+                        yield Stored(status.st_atime_ns, entry.name, status.st_blocks * 512)
 
 
-def _unlink_unused(archive: Stored) -> bool:
+def _unlink_unused(path: Path, used: int) -> bool:
     """False when it was used, or made again, a moment ago."""
     with suppress(FileNotFoundError):
-        if archive.path.lstat().st_atime_ns != archive.used:
+        if path.lstat().st_atime_ns != used:
             return False
-        archive.path.unlink()
+        path.unlink()
     return True
 
 
-def _is_abandoned(path: Path) -> bool:
+def _is_abandoned(path: Path, oldest: float) -> bool:
+    """Locks are told from abandoned ones by locking them alone: taking one away wrongly costs a second transfer."""
     try:
-        return path.lstat().st_mtime < time.time() - _ABANDONED_SECONDS
+        return _LOCK.fullmatch(path.name) is not None or path.lstat().st_mtime < oldest
     except FileNotFoundError:
         return False
 

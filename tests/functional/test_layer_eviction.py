@@ -20,7 +20,7 @@ import pytest
 from shifter_imagegw.config import load_configuration, problems
 from shifter_imagegw.layers import eviction
 from shifter_imagegw.layers.cache import LayerArchive, LayerCache
-from shifter_imagegw.layers.eviction import CacheLimits, evict, stored_archives, sweep
+from shifter_imagegw.layers.eviction import CacheLimits, Keeper, stored_archives, sweep
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from tests.gatewayserver import write_configuration
 from tests.layers import Layer, descriptor, digest_of, pieces
@@ -28,6 +28,10 @@ from tests.layers import Layer, descriptor, digest_of, pieces
 ALL = CacheLimits(min_free_percent=0)
 SIZE = 1 << 20
 RECIPE = Recipe().fingerprint()
+
+
+def evict(directory: Path, limits: CacheLimits, coming: int = 0) -> list[Path]:
+    return Keeper(directory, limits).evict(coming)
 
 
 def name_of(number: int) -> str:
@@ -80,7 +84,7 @@ def test_archives_of_other_recipes_and_versions_count_and_go(tmp_path: Path) -> 
     other = put(tmp_path, f"{2:064x}-{2:064x}-0123456789abcdef.layer", 30)
     old = put(tmp_path, f"{3:064x}-{RECIPE}.layer", 40)
     long = put(tmp_path, f"{4:0128x}-{4:064x}-{RECIPE}.layer", 20)
-    assert [archive.path for archive in stored_archives(tmp_path)] == [old, other, long, mine]
+    assert [tmp_path / archive.name for archive in stored_archives(tmp_path)] == [old, other, long, mine]
     assert evict(tmp_path, replace(ALL, max_bytes=2 * SIZE)) == [old, other]
 
 
@@ -93,6 +97,24 @@ def test_other_files_are_not_ours(tmp_path: Path) -> None:
     assert evict(tmp_path, CacheLimits(max_bytes=SIZE, min_free_percent=99, max_idle=1)) == []
     assert sweep(tmp_path) == []
     assert len(list(tmp_path.iterdir())) == len(strange) + 3
+
+
+def test_room_is_made_for_what_comes(tmp_path: Path, archives: list[Path]) -> None:
+    keeper = Keeper(tmp_path, replace(ALL, max_bytes=7 * SIZE))
+    keeper.make_room(SIZE)
+    put(tmp_path, name_of(5), 0)
+    keeper.make_room(SIZE)
+    put(tmp_path, name_of(6), 0)
+    assert left(archives) == [0, 1, 2, 3, 4]
+    keeper.make_room(SIZE)
+    assert left(archives) == [0, 1, 2, 3]
+    with small_disk(tmp_path / "disk", 20) as disk:
+        archives = [put(disk, name_of(number), 1000 * (number + 1), SIZE) for number in range(5)]
+        keeper = Keeper(disk, CacheLimits(min_free_percent=50))
+        keeper.make_room(SIZE)
+        put(disk, "other", 0, 5 * SIZE)  # not ours, but the disk is what counts
+        keeper.make_room(SIZE)
+        assert left(archives) == [0, 1, 2, 3]
 
 
 def test_archives_in_the_making_take_room_and_stay(tmp_path: Path, archives: list[Path]) -> None:
@@ -139,7 +161,7 @@ def test_some_of_the_disk_stays_free(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert "other files fill the disk" not in caplog.text
         put(disk, "more", 0, 7 * SIZE)
         assert evict(disk, keep) == [archives[1], archives[0]]
-        assert "bytes more than allowed are used; other files fill the disk" in caplog.text
+        assert "bytes more than allowed; other files fill the disk" in caplog.text
 
 
 def test_a_disk_that_leaves_the_cache_no_room_is_a_warning(tmp_path: Path) -> None:

@@ -116,6 +116,10 @@ def refuse(status: int) -> Script:
     return lambda request: request.reply(status)
 
 
+def send(request: Request) -> None:
+    request.reply(200, BLOB)
+
+
 def head_lies(request: Request) -> None:
     """There, but of another length than the manifest says: not that blob."""
     request.reply(200 if request.command == "HEAD" else 404, BLOB[1:] if request.command == "HEAD" else b"")
@@ -271,6 +275,16 @@ class TestHoldsBlob:
                 with RegistryClient(location, None, QUICK) as client:
                     assert not client.holds_blob("own/app", layer)
             assert anywhere.heads == []
+
+    def test_a_mirror_is_asked_first_and_its_no_is_not_the_last_word(self) -> None:
+        for status in (200, 404):
+            with (
+                scripted_server(refuse(404) if status == 404 else send) as mirror,
+                scripted_server(send) as server,
+                RegistryClient(Location("reg", server.url, mirrors=(mirror.url,)), None, QUICK) as client,
+            ):
+                assert client.holds_blob("own/app", self.LAYER)
+            assert (len(mirror.heads), len(server.heads)) == (1, int(status == 404))
 
     def test_many_questions_use_the_connections_that_are_open(self) -> None:
         peers = set()
