@@ -278,6 +278,7 @@ def test_mock_authentication_needs_the_switch_of_the_tests() -> None:
         ("MongoDB", ..., "MongoDB: is missing"),
         ("MongoDBURI", "postgres://x", r"MongoDBURI: expected mongodb://HOST/ or sqlite:///"),
         ("WorkerThreads", 0, "WorkerThreads: 0 is too small: at least 1"),
+        ("pullTimeout", 0, "pullTimeout: 0 is too small: at least 1"),
         ("WorkerThreads", "4", "WorkerThreads: expected a number, got text"),
         ("WorkerThreads", True, "WorkerThreads: expected a number, got true or false"),
         ("Metrics", "yes", "Metrics: expected true or false, got text"),
