@@ -25,6 +25,7 @@
         │   └── LimitExceeded       a configured limit was crossed
         ├── ConversionError         libsquashfs or the filesystem failed (disk full, …)
         ├── ExaminerRejected        the site's examiner said no
+        ├── PullTimedOut            it takes longer than the site allows
         ├── PublishError            the result could not be put on the platform
         └── LeaseLost               another worker took the pull over
 
@@ -133,6 +134,10 @@ class ConversionError(PullError):
 
 class ExaminerRejected(PullError):
     """The configured examiner rejected the image."""
+
+
+class PullTimedOut(PullError):
+    """The pull has held its place in a worker for ``pullTimeout``."""
 
 
 class PublishError(PullError):
