@@ -77,7 +77,7 @@ class Pipeline:
             # Until its lists are settled, the record of a private image shows nothing to others.
             report.phase(PULLING, "Getting manifest", private=image.private)
             recipe = self.configuration.platforms[pull.system].recipe
-            if not platform.exists(image.id, _FORMAT) and self._convert(
+            if not _is_published(platform, image.id) and self._convert(
                 pull, image, client, reference.repository, recipe=recipe, platform=platform, report=report
             ):
                 metadata = replace(metadata, recipe=recipe.record())
@@ -125,7 +125,7 @@ class Pipeline:
             with platform.part(f"{image.id}.{_FORMAT}", pull.record_id, pull.attempts) as part:
                 self.engine.merge(archives, part, report.check, names)
                 report.phase(TRANSFER, "Transferring image")
-                if platform.exists(image.id, _FORMAT):
+                if _is_published(platform, image.id):
                     return False  # by the same recipe its bytes are the same
                 if platform.has_metadata(image.id) and self.configuration.acl_metadata:
                     closed = render(Metadata(private=True, recipe=recipe.record()))
@@ -228,6 +228,12 @@ class Pipeline:
             _log.error(
                 "pull of %s on %s: tag and metadata may be ahead of the records: %s", reference, pull.system, error
             )
+
+
+def _is_published(platform: LocalPlatform, image_id: str) -> bool:
+    """Whether there is nothing to convert. An image without metadata, which a killed worker leaves, is made again:
+    nobody could say by which recipe it was made."""
+    return platform.exists(image_id, _FORMAT) and platform.has_metadata(image_id)
 
 
 def _metadata(config: ImageConfig) -> Metadata:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the tests of faults share: programs in C that make them, and what a fault must never leave to be seen."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from pathlib import Path
+
+from shifter_imagegw.images import Image
+from shifter_imagegw.platforms.local import LocalPlatform
+from shifter_imagegw.squashfs.validate import validate_image
+from tests.gatewayserver import SYSTEM
+from tests.pulledsite import PulledSite
+from udiroot import _core
+
+SOURCES = Path(__file__).parent
+_FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
+
+
+def compiled(name: str, directory: Path, *options: str) -> Path:
+    """The program ``tests/<name>.c``, or with ``-shared -fPIC`` the library."""
+    path = directory / name
+    subprocess.run(["gcc", *_FLAGS, *options, "-o", str(path), str(SOURCES / f"{name}.c"), "-ldl"], check=True)
+    return path
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Everything below a directory by its relative path, hidden files too."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def visible(site: PulledSite) -> dict[str, bytes]:
+    """What readers find under final names: images, metadata, tags, layer archives."""
+    base = site.config.parent
+    found = {**files(base / "images"), **{f"cache/{name}": data for name, data in files(base / "cache").items()}}
+    return {name: data for name, data in found.items() if not Path(name).name.startswith(".")}
+
+
+def check_consistent(site: PulledSite) -> None:
+    """Nothing half-made is visible: images are sound, metadata and tags have their images, READY records all of it."""
+    images = site.configuration.platforms[SYSTEM].image_directory
+    platform = LocalPlatform(SYSTEM, images)
+    for path in images.glob("[!.]*.squashfs"):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            validate_image(fd)
+        finally:
+            os.close(fd)
+    for path in images.glob("[!.]*.meta"):
+        _core.parse_meta(path.read_bytes(), path.stem)
+        assert platform.exists(path.stem, "squashfs"), path
+    for key, image_id in platform.tag_index().items():
+        assert platform.exists(image_id, "squashfs"), key
+        assert platform.has_metadata(image_id), key
+    for record in site.store.ready(SYSTEM):
+        assert record.image_id is not None
+        assert platform.exists(record.image_id, "squashfs"), record
+        assert platform.has_metadata(record.image_id), record
+
+
+def check_nothing_left(site: PulledSite) -> None:
+    """No file that only a running pull may have."""
+    base = site.config.parent
+    hidden = [path for name in ("images", "cache", "expand") for path in (base / name).rglob(".*")]
+    assert hidden == []
+
+
+def expire_leases(site: PulledSite) -> None:
+    """What time does: nobody has heard of the worker for longer than its lease."""
+    path = site.configuration.store_uri.removeprefix("sqlite://")
+    database = sqlite3.connect(path)
+    with database:
+        database.execute("UPDATE images SET lease_expires = 0 WHERE worker IS NOT NULL")
+    database.close()
+
+
+def facts(image: Image) -> tuple[object, ...]:
+    """What of a record does not depend on when it was made, by whom and in how many attempts."""
+    return (image.status, image.image_id, image.tags, image.private, image.format, image.moved_tag, image.worker)
