@@ -6,6 +6,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shifter_imagegw.images import Image
@@ -26,15 +29,24 @@ def compiled(name: str, directory: Path, *options: str) -> Path:
     return path
 
 
+def eager(site: PulledSite) -> PulledSite:
+    """The same site, whose pulls of just now are of long ago, so that one may follow the other."""
+    return replace(site, configuration=replace(site.configuration, pull_update_timeout=-1))
+
+
 def files(directory: Path) -> dict[str, bytes]:
     """Everything below a directory by its relative path, hidden files too."""
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def _directories(site: PulledSite) -> tuple[Path, Path]:
+    return site.configuration.platforms[SYSTEM].image_directory, site.configuration.cache_directory
+
+
 def visible(site: PulledSite) -> dict[str, bytes]:
     """What readers find under final names: images, metadata, tags, layer archives."""
-    base = site.config.parent
-    found = {**files(base / "images"), **{f"cache/{name}": data for name, data in files(base / "cache").items()}}
+    images, cache = _directories(site)
+    found = {**files(images), **{f"cache/{name}": data for name, data in files(cache).items()}}
     return {name: data for name, data in found.items() if not Path(name).name.startswith(".")}
 
 
@@ -62,9 +74,8 @@ def check_consistent(site: PulledSite) -> None:
 
 def check_nothing_left(site: PulledSite) -> None:
     """No file that only a running pull may have."""
-    base = site.config.parent
-    hidden = [path for name in ("images", "cache", "expand") for path in (base / name).rglob(".*")]
-    assert hidden == []
+    directories = (*_directories(site), site.configuration.expand_directory)
+    assert [path for directory in directories for path in directory.rglob(".*")] == []
 
 
 def expire_leases(site: PulledSite) -> None:
@@ -79,3 +90,50 @@ def expire_leases(site: PulledSite) -> None:
 def facts(image: Image) -> tuple[object, ...]:
     """What of a record does not depend on when it was made, by whom and in how many attempts."""
     return (image.status, image.image_id, image.tags, image.private, image.format, image.moved_tag, image.worker)
+
+
+@dataclass
+class Volume:
+    """A small file system of its own; ``directory`` is empty and may be filled up."""
+
+    mount: Path
+    directory: Path
+
+    def leave(self, size: int) -> None:
+        """Let there be so many bytes of free space, rounded down to the file system's blocks."""
+        self.free()
+        found = os.statvfs(self.mount)
+        taken = found.f_bavail * found.f_frsize - size
+        with (self.mount / "filler").open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, taken)
+
+    def free(self) -> None:
+        """Make space again."""
+        (self.mount / "filler").unlink(missing_ok=True)
+
+    def leave_inodes(self, count: int) -> None:
+        """Let there be so many files more; of a tmpfs."""
+        found = os.statvfs(self.mount)
+        options = f"remount,nr_inodes={found.f_files - found.f_ffree + count}"
+        subprocess.run(["mount", "-o", options, str(self.mount)], check=True)
+
+
+@contextmanager
+def volume(base: Path, kind: str, size: str = "8M") -> Iterator[Volume]:
+    """``kind``: tmpfs, or what mkfs makes in a file."""
+    mount = base / "volume"
+    mount.mkdir()
+    if kind == "tmpfs":
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "small"]
+    else:
+        backing = base / "backing"
+        subprocess.run(["truncate", "-s", size, str(backing)], check=True)
+        subprocess.run([f"mkfs.{kind}", "-q", "-m", "0", str(backing)], check=True)
+        command = ["mount", "-o", "loop", str(backing)]
+    subprocess.run([*command, str(mount)], check=True)
+    try:
+        (mount / "data").mkdir(mode=0o700)
+        yield Volume(mount, mount / "data")
+    finally:
+        # Lazy: a database may still be open, until its thread is forgotten.
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from shifter_imagegw.auth import MungeSealer
 from shifter_imagegw.images import READY, Image
 from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.session import Session
-from tests.faulty import check_consistent, check_nothing_left, compiled, expire_leases, facts, visible
+from tests.faulty import check_consistent, check_nothing_left, compiled, eager, expire_leases, facts, visible
 from tests.gatewayserver import SYSTEM
 from tests.munged import Munged
 from tests.pulledsite import PulledSite, make_site
@@ -61,7 +61,7 @@ class Scene:
         self.made += 1
         directory = self.directory / str(self.made)
         directory.mkdir()
-        site = make_site(directory, self.munge, self.registry)
+        site = eager(make_site(directory, self.munge, self.registry))
         if self.again:
             self._tag(self.pushed[0])
             assert site.pulled().status == READY
@@ -70,8 +70,7 @@ class Scene:
         return site
 
     def manager(self, site: PulledSite) -> ImageManager:
-        eager = replace(site.configuration, pull_update_timeout=-1)  # a pull of long ago is one of just now here
-        return ImageManager(eager, site.store, MungeSealer(eager), lambda _: frozenset())
+        return ImageManager(site.configuration, site.store, MungeSealer(site.configuration), lambda _: frozenset())
 
     def _tag(self, image: Pushed) -> None:
         self.registry.push_document("app", "1", image.manifest, image.media_type)
