@@ -6,19 +6,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from shifter_imagegw.auth import MungeSealer
 from shifter_imagegw.images import Image
+from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.platforms.local import LocalPlatform
+from shifter_imagegw.session import Session
 from shifter_imagegw.squashfs.validate import validate_image
 from tests.gatewayserver import SYSTEM
 from tests.pulledsite import PulledSite
 from udiroot import _core
 
 SOURCES = Path(__file__).parent
+CAROL = Session(SYSTEM, 3000, 300, "carol", "users")
 _FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -76,6 +81,27 @@ def check_nothing_left(site: PulledSite) -> None:
     """No file that only a running pull may have."""
     directories = (*_directories(site), site.configuration.expand_directory)
     assert [path for directory in directories for path in directory.rglob(".*")] == []
+
+
+def queued(site: PulledSite, reference: str = "app:1") -> Image:
+    """A pull that waits for a worker."""
+    manager = ImageManager(site.configuration, site.store, MungeSealer(site.configuration), lambda _: frozenset())
+    return manager.pull(CAROL, "docker", reference)
+
+
+def pulled_in_a_process(
+    site: PulledSite, reference: str, *command: str, environment: Mapping[str, str] | None = None
+) -> Image:
+    """How a pull ends whose process is run by another program."""
+    pull = queued(site, reference)
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "tests.tracedpull", str(site.config)], cwd=SOURCES.parent,
+        env={**os.environ, **(environment or {})}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = site.store.get(pull.record_id)
+    assert found is not None
+    return found
 
 
 def expire_leases(site: PulledSite) -> None:

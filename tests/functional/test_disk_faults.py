@@ -7,8 +7,6 @@ import itertools
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,19 +15,23 @@ from typing import Any
 import pytest
 
 from shifter_imagegw.app import create_worker
-from shifter_imagegw.auth import MungeSealer
 from shifter_imagegw.errors import StoreError
 from shifter_imagegw.images import FAILURE, READY, Image
-from shifter_imagegw.manager import ImageManager
-from shifter_imagegw.session import Session
-from tests.faulty import Volume, check_consistent, check_nothing_left, eager, expire_leases, visible, volume
+from tests.faulty import (
+    Volume,
+    check_consistent,
+    check_nothing_left,
+    eager,
+    expire_leases,
+    pulled_in_a_process,
+    visible,
+    volume,
+)
 from tests.gatewayserver import SYSTEM
 from tests.munged import Munged
 from tests.pulledsite import PulledSite, make_site
 from tests.registryserver import RegistryServer, registry_server, tar_of
 
-ROOT = Path(__file__).resolve().parents[2]
-CAROL = Session(SYSTEM, 3000, 300, "carol", "users")
 NOISE = random.Random(12).randbytes(1 << 20)
 PAGE = 4096
 
@@ -182,36 +184,23 @@ def finished(site: PulledSite) -> Image:
     return found
 
 
-def in_a_process(site: PulledSite, reference: str, *command: str) -> Image:
-    """How a pull ends whose process is run by another program."""
-    manager = ImageManager(site.configuration, site.store, MungeSealer(site.configuration), lambda _: frozenset())
-    pull = manager.pull(CAROL, "docker", reference)
-    done = subprocess.run(
-        [*command, sys.executable, "-m", "tests.tracedpull", str(site.config)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    found = site.store.get(pull.record_id)
-    assert found is not None
-    return found
-
-
 @pytest.mark.parametrize("thousands", [300, 700, 1000])
 def test_limit_on_the_size_of_files(site: PulledSite, thousands: int) -> None:
     """As with ulimit -f, or a file system that has none so long; the database is shorter than the least of these."""
-    image = in_a_process(site, "big:1", "prlimit", f"--fsize={thousands * 1000}")
+    image = pulled_in_a_process(site, "big:1", "prlimit", f"--fsize={thousands * 1000}")
     explained(image, str(site.config.parent), "File too large", "ulimit -f")
     sound(site, {})
-    assert in_a_process(site, "big:1").status == READY
+    assert pulled_in_a_process(site, "big:1").status == READY
     check_nothing_left(site)
 
 
 def test_limit_that_only_the_image_meets(site: PulledSite) -> None:
     """Its archives are shorter, each on its own."""
-    image = in_a_process(site, "two:1", "prlimit", "--fsize=700000")
+    image = pulled_in_a_process(site, "two:1", "prlimit", "--fsize=700000")
     explained(image, str(site.configuration.platforms[SYSTEM].image_directory), "File too large", "ulimit -f")
     check_consistent(site)
     check_nothing_left(site)
-    assert in_a_process(site, "two:1").status == READY
+    assert pulled_in_a_process(site, "two:1").status == READY
 
 
 BROKEN = [
@@ -235,7 +224,7 @@ def test_broken_disk(site: PulledSite, when: str, fault: str, undisturbed: dict[
             path.chmod(0o600)
     call, _, which = fault.partition(":")
     trace = ("-e", f"trace={call}", "-e", f"inject={call}:error=EIO:{which}")
-    image = in_a_process(site, "app:1", "strace", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", *trace)
+    image = pulled_in_a_process(site, "app:1", "strace", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf", *trace)
     check_consistent(site)
     if image.status != READY:
         explained(image, str(site.config.parent), "Input/output error", "disk")

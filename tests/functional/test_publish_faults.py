@@ -15,11 +15,8 @@ from pathlib import Path
 import pytest
 
 from shifter_imagegw.app import create_worker
-from shifter_imagegw.auth import MungeSealer
 from shifter_imagegw.images import READY, Image
-from shifter_imagegw.manager import ImageManager
-from shifter_imagegw.session import Session
-from tests.faulty import check_consistent, check_nothing_left, compiled, eager, expire_leases, facts, visible
+from tests.faulty import check_consistent, check_nothing_left, compiled, eager, expire_leases, facts, queued, visible
 from tests.gatewayserver import SYSTEM
 from tests.munged import Munged
 from tests.pulledsite import PulledSite, make_site
@@ -27,7 +24,6 @@ from tests.registryserver import Pushed, RegistryServer, registry_server, tar_of
 from tests.tracedpull import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
-CAROL = Session(SYSTEM, 3000, 300, "carol", "users")
 NOISE = random.Random(11).randbytes(60_000)
 
 
@@ -66,11 +62,8 @@ class Scene:
             self._tag(self.pushed[0])
             assert site.pulled().status == READY
         self._tag(self.pushed[1])
-        self.manager(site).pull(CAROL, "docker", "app:1")
+        queued(site)
         return site
-
-    def manager(self, site: PulledSite) -> ImageManager:
-        return ImageManager(site.configuration, site.store, MungeSealer(site.configuration), lambda _: frozenset())
 
     def _tag(self, image: Pushed) -> None:
         self.registry.push_document("app", "1", image.manifest, image.media_type)
