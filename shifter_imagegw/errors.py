@@ -34,6 +34,8 @@ Every message says what failed, on which object, why, and what to do next. Messa
 
 from __future__ import annotations
 
+import errno
+
 
 class ShifterError(Exception):
     """Root of all errors the gateway raises on purpose."""
@@ -146,6 +148,20 @@ class PublishError(PullError):
 
 class LeaseLost(PullError):
     """This worker's lease on the pull is gone; the pull belongs to somebody else."""
+
+
+_DISK_ADVICE = {
+    errno.ENOSPC: "free some space there and pull again",
+    errno.EDQUOT: "free some space there or raise the quota of the gateway's account, and pull again",
+    errno.EFBIG: "let the gateway's processes write longer files (ulimit -f, or another file system) and pull again",
+    errno.EIO: "check the disk and the kernel's log, then pull again",
+}
+
+
+def disk_advice(errnum: int | None) -> str:
+    """What to do when a file cannot be written, after the reason; ``errnum`` as in errno(3)."""
+    other = "check that its directory is there and writable by the gateway's account"
+    return _DISK_ADVICE.get(errnum or 0, other)
 
 
 _HTTP_STATUS: tuple[tuple[type[ShifterError], int], ...] = (

@@ -136,7 +136,7 @@ class Pipeline:
         Who has seen the documents of a private image can put them into a repository of his own. That he could not have
         fetched its layers is found out here, and where the registry does not answer, by fetching them.
         """
-        if not platform.exists(image.id, _FORMAT):
+        if not _is_published(platform, image.id):
             return False
         basis = self.store.ready_by_id(pull.system, pull.itype, image.id)
         if basis is not None and basis.private is False:
@@ -170,7 +170,7 @@ class Pipeline:
             with platform.part(f"{image.id}.{_FORMAT}", pull.record_id, pull.attempts) as part:
                 self.engine.merge(archives, part, report.check, names)
                 report.phase(TRANSFER, "Transferring image")
-                if platform.exists(image.id, _FORMAT):
+                if _is_published(platform, image.id):
                     return False  # by the same recipe its bytes are the same
                 check(client.private)
                 if platform.has_metadata(image.id) and self.configuration.acl_metadata:
@@ -279,6 +279,12 @@ class Pipeline:
             _log.error(
                 "pull of %s on %s: tag and metadata may be ahead of the records: %s", reference, pull.system, error
             )
+
+
+def _is_published(platform: LocalPlatform, image_id: str) -> bool:
+    """Whether there is nothing to convert. An image without metadata, which a killed worker leaves, is made again:
+    nobody could say by which recipe it was made."""
+    return platform.exists(image_id, _FORMAT) and platform.has_metadata(image_id)
 
 
 def _metadata(config: ImageConfig) -> Metadata:

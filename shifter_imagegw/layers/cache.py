@@ -196,7 +196,7 @@ class LayerCache:
         with self._part(path) as (part, fd):
             with fetch() as chunks:
                 write_archive(
-                    fd, chunks, descriptor, diff_id, recipe=self._recipe, limits=self._limits, progress=progress
+                    fd, part, chunks, descriptor, diff_id, recipe=self._recipe, limits=self._limits, progress=progress
                 )
             try:
                 archive = LayerArchive(os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
@@ -221,10 +221,11 @@ class LayerCache:
                 if fd is None:  # a sweep came between making and locking it
                     continue
                 try:
-                    os.fchmod(fd, _FILE_MODE)
+                    _set_mode(fd, part)
                     yield part, fd
                 finally:
-                    part.unlink(missing_ok=True)
+                    with suppress(OSError):  # what stays is for the sweep
+                        part.unlink()
                 return
 
     @contextmanager
@@ -237,7 +238,8 @@ class LayerCache:
                     try:
                         yield
                     finally:
-                        lock.unlink(missing_ok=True)
+                        with suppress(OSError):
+                            lock.unlink()
                     return
             progress(0)
             time.sleep(_LOCK_POLL_SECONDS)
@@ -264,6 +266,14 @@ def _lock_file(fd: int, path: Path) -> bool:
             raise _disk_error(path, error) from error
         _log.warning("layer cache: %s: no locks (%s); a layer may be fetched more than once", path, error.strerror)
         return True
+
+
+def _set_mode(fd: int, path: Path) -> None:
+    """Whatever the umask."""
+    try:
+        os.fchmod(fd, _FILE_MODE)
+    except OSError as error:
+        raise _disk_error(path, error) from error
 
 
 def _disk_error(path: Path, error: OSError) -> ConversionError:
