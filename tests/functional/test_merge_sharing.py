@@ -22,6 +22,8 @@ from tests.layerarchive import (
     merge_files,
     write_archive,
 )
+from tests.layers import Layer as TarLayer
+from tests.layers import convert
 
 BLOCK = 4096
 
@@ -152,6 +154,29 @@ def test_every_content_once(tmp_path: Path, seed: int) -> None:
     assert contents(tmp_path / "image") == image
     merged(tmp_path, *layers)
     assert (tmp_path / "image").read_bytes() == first
+
+
+def test_layers_as_the_gateway_converts_them(tmp_path: Path) -> None:
+    """The writer's own tables; the boot set's shell is stored otherwise than the same bytes elsewhere."""
+    large, shell = noise(1, 300_001), noise(2, 150_000)
+    small = {f"{number:03}": noise(number, 40 + number * 9) for number in range(100)}
+    archives = []
+    for number, name in enumerate("abc"):
+        tar = TarLayer().add(f"{name}/large", large, mtime=number).add(f"{name}/sh", shell, mode=0o755)
+        tar.add("usr/bin/sh" if number == 0 else f"bin/{'bash' if number == 1 else 'dash'}", shell, mode=0o755)
+        for path, data in small.items():
+            tar.add(f"{name}/{path}", data)
+        archives.append(convert(tar.bytes(), tmp_path / f"{name}.layer"))
+    alone = merge_files(archives[:1], tmp_path / "1")
+    assert alone.copied >= len(large) + 2 * len(shell) + sum(map(len, small.values()))
+    assert merge_files(archives, tmp_path / "3").copied == alone.copied
+    with mounted(tmp_path / "3") as root:
+        for number, name in enumerate("abc"):
+            assert (root / name / "large").stat().st_mtime == number
+            assert (root / name / "large").read_bytes() == large
+            assert (root / name / "sh").read_bytes() == shell
+            assert all((root / name / path).read_bytes() == data for path, data in small.items())
+        assert {(root / path).read_bytes() for path in ("usr/bin/sh", "bin/bash", "bin/dash")} == {shell}
 
 
 # --- tables that are missing or lie -----------------------------------------------------------------------------------
