@@ -180,7 +180,8 @@ def parse_manifest(document: Mapping[str, Any], where: str, limits: HttpSettings
     for number, layer in enumerate(parsed, 1):
         if layer.media_type not in _LAYER_TYPES | _FOREIGN_LAYER_TYPES:
             hint = "; encrypted layers are not supported" if layer.media_type.endswith("+encrypted") else ""
-            raise ManifestInvalid(f"{where}: layer {number} has unknown media type {layer.media_type[:100]!r}{hint}")
+            which = f"layer {number}, {layer.digest},"
+            raise ManifestInvalid(f"{where}: {which} has unknown media type {layer.media_type[:100]!r}{hint}")
     return Manifest(config, parsed)
 
 
