@@ -9,10 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
 #include "inode_writer.h"
-#include "overlay.h"
-#include "reader.h"
+#include "merge.h"
+#include "view.h"
 
 static PyObject *file_error;    /* an OSError; in the place of the file name the index of the archive, if it is one */
 static PyObject *archive_error; /* (archive, reason) */
@@ -66,53 +65,6 @@ static int call_check(void *context)
 
 /* --- merge -------------------------------------------------------------------------------------------------------- */
 
-/* All archives' blocks end up in one file, which has one compressor and one block size. */
-static int check_alike(const struct archive *first, const struct archive *other, struct error *e)
-{
-    if (other->super.compression_id != first->super.compression_id || other->options_size != first->options_size ||
-        memcmp(other->options, first->options, first->options_size) != 0)
-        return error_damaged(e, "is compressed otherwise than the first archive");
-    if (other->super.block_size != first->super.block_size)
-        return error_damaged(e, "has a block size of %u, the first archive has %u", other->super.block_size,
-                             first->super.block_size);
-    return 0;
-}
-
-static int add_layer(struct tree *t, struct archive *archives, size_t index, int fd, struct metadata_cache *cache,
-                     const struct control *control, struct error *e)
-{
-    struct archive *a = &archives[index];
-    uint32_t root;
-    e->archive = (int)index;
-    if (control_check(control, e) < 0 || archive_open(a, fd, (uint32_t)index, cache, e) < 0 ||
-        check_alike(archives, a, e) < 0 || reader_read(a, t, READ_LAYER, control, &root, e) < 0)
-        return -1;
-    return overlay_apply(t, root, e);
-}
-
-static int merge(const int *fds, size_t count, int destination, const struct control *control,
-                 struct image_summary *summary, struct error *e)
-{
-    struct tree tree;
-    tree_init(&tree);
-    struct metadata_cache *cache = calloc(1, sizeof *cache);
-    struct archive *archives = calloc(count + 1, sizeof *archives);
-    int result = cache != NULL && archives != NULL ? 0 : error_memory(e);
-    size_t opened = 0;
-    while (result == 0 && opened < count) {
-        result = add_layer(&tree, archives, opened, fds[opened], cache, control, e);
-        opened++;
-    }
-    if (result == 0)
-        result = image_write(&tree, archives, count, destination, control, summary, e);
-    for (size_t i = 0; i < opened; i++)
-        archive_close(&archives[i]);
-    free(archives);
-    free(cache);
-    tree_destroy(&tree);
-    return result;
-}
-
 static int *descriptors(PyObject *sequence, Py_ssize_t *count)
 {
     PyObject *fast = PySequence_Fast(sequence, "archives must be a sequence of descriptors");
@@ -160,70 +112,15 @@ static PyObject *py_merge(PyObject *module, PyObject *arguments)
 
 /* --- looking at an image ------------------------------------------------------------------------------------------ */
 
-struct view {
-    struct archive archive;
-    struct tree tree;
-    struct metadata_cache *cache;
-    uint32_t root;
-};
-
-static void count_names(struct tree *t, uint32_t directory)
-{
-    struct inode *own = &t->inodes[directory];
-    own->nlink = 2;
-    for (uint32_t c = 0; c < own->content.directory.count; c++) {
-        uint32_t index = own->content.directory.children[c].inode;
-        if (t->inodes[index].type == INODE_DIRECTORY) {
-            own->nlink++;
-            count_names(t, index);
-        } else {
-            t->inodes[index].nlink++;
-        }
-    }
-}
-
-static int check_xattrs(struct view *v, struct error *e)
-{
-    uint8_t marks;
-    for (uint32_t i = 0; i < v->archive.xattr_count; i++)
-        if (archive_xattr_marks(&v->archive, i, &marks, e) < 0)
-            return -1;
-    return 0;
-}
-
-static void view_close(struct view *v)
-{
-    archive_close(&v->archive);
-    tree_destroy(&v->tree);
-    free(v->cache);
-    free(v);
-}
-
-/* Reads everything but file contents; NULL with an exception set on failure. */
+/* As view_read; NULL with an exception set on failure. */
 static struct view *view_open(int fd)
 {
-    struct view *v = calloc(1, sizeof *v);
-    if (v == NULL)
-        return (struct view *)PyErr_NoMemory();
-    tree_init(&v->tree);
     struct error e = {0};
     struct caller caller = {.thread = PyEval_SaveThread()};
     struct control control = {.check = call_check, .context = &caller};
-    v->cache = calloc(1, sizeof *v->cache);
-    int result = v->cache != NULL ? archive_open(&v->archive, fd, 0, v->cache, &e) : error_memory(&e);
-    if (result == 0)
-        result = reader_read(&v->archive, &v->tree, READ_IMAGE, &control, &v->root, &e);
-    if (result == 0)
-        result = check_xattrs(v, &e);
-    if (result == 0)
-        result = archive_check_export(&v->archive, &e);
-    if (result == 0)
-        count_names(&v->tree, v->root);
+    struct view *v = view_read(fd, &control, &e);
     PyEval_RestoreThread(caller.thread);
-    if (result == 0)
-        return v;
-    view_close(v);
-    return (struct view *)raise_error(&e);
+    return v != NULL ? v : (struct view *)raise_error(&e);
 }
 
 static int collect_xattr(void *context, const struct xattr *x, struct error *e)
