@@ -76,7 +76,7 @@ def write_archive(
     finally:
         writer.abort()
     try:
-        write_trailer(fd, summary.bytes_out, summary.checksum, archive_key(diff_id, recipe))
+        write_trailer(fd, summary.bytes_out, summary.inodes, summary.checksum, archive_key(diff_id, recipe))
     except OSError as error:
         raise ConversionError(f"layer {descriptor.digest}: archive not ended: {error.strerror}{_ADVICE}") from error
     return summary

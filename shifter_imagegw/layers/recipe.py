@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
-RECIPE = 2
+RECIPE = 3
 """Version of what the code makes of the same recipe: raised with every change that alters archives."""
 
 LEVELS: Mapping[str, range] = MappingProxyType(
@@ -102,7 +102,7 @@ class Limits:
 
     ``max_bytes`` counts the uncompressed stream, and again the sizes of its files (sparse ones are longer than the
     stream). ``max_ratio`` of uncompressed to compressed bytes holds after the first 64 MiB. ``max_text`` bytes of
-    names, link targets and attributes, and about 80 bytes for each entry, are the memory that a layer can claim.
+    names, link targets and attributes, and up to 110 bytes for each entry, are the memory that a layer can claim.
     """
 
     max_bytes: int = 200 << 30

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What stands behind the file system in a layer archive, so that a damaged or foreign file is found out.
+"""What stands behind the file system in a layer archive: by what the merge finds equal files, and a damaged or foreign
+file is found out.
 
 The superblock says where the file system ends (squashfs format 4.0, ``bytes_used``); what follows is nobody's but ours.
-The file is zeros from there to the trailer, which is its last 96 bytes, and a multiple of 4096 bytes long, so that a
-loop device shows all of it:
+There the digest table begins: 16 bytes for each inode, in the order of their numbers (``squashfs/writer/digests.h``).
+The file is zeros from its end to the trailer, which is the file's last 96 bytes, and a multiple of 4096 bytes long, so
+that a loop device shows all of it:
 
 ====== ====== =======================================================================================================
 offset length
 ====== ====== =======================================================================================================
-0      16     ``shifter layer 1\\n``
+0      16     ``shifter layer 2\\n``
 16     8      ``bytes_used``, little endian
-24     8      zeros
+24     8      size of the digest table in bytes, little endian
 32     32     SHA-256 of the key: which layer, by which recipe
-64     32     SHA-256 of the file system behind its superblock (96 bytes), then of the superblock, then of the key
+64     32     SHA-256 of what lies between superblock (96 bytes) and zeros, then of the superblock, then of the key
 ====== ====== =======================================================================================================
 """
 
@@ -23,10 +25,11 @@ import hashlib
 import os
 import stat
 
-_MAGIC = b"shifter layer 1\n"
+_MAGIC = b"shifter layer 2\n"
 _SIZE = 96
 _PAGE = 4096
 _SUPERBLOCK = 96
+_DIGEST = 16
 _CHUNK = 1 << 20
 
 
@@ -34,10 +37,15 @@ class TrailerError(Exception):
     """The file is not the archive it should be; the text says what is wrong with it."""
 
 
-def write_trailer(fd: int, bytes_used: int, checksum: bytes, key: str) -> None:
-    """Finish the archive of ``bytes_used`` bytes; ``checksum`` is that of ``_writer.Summary``. OSError: disk full."""
-    end = -(-(bytes_used + _SIZE) // _PAGE) * _PAGE
-    trailer = b"".join((_MAGIC, bytes_used.to_bytes(8, "little"), bytes(8), _key_digest(key), _seal(checksum, key)))
+def write_trailer(fd: int, bytes_used: int, inodes: int, checksum: bytes, key: str) -> None:
+    """Finish the archive with a file system of ``bytes_used`` bytes and the digests of ``inodes`` behind it.
+
+    ``checksum`` is that of ``_writer.Summary``. OSError: disk full.
+    """
+    table = inodes * _DIGEST
+    end = _file_size(bytes_used + table)
+    sizes = bytes_used.to_bytes(8, "little") + table.to_bytes(8, "little")
+    trailer = b"".join((_MAGIC, sizes, _key_digest(key), _seal(checksum, key)))
     os.ftruncate(fd, end)
     if os.pwrite(fd, trailer, end - _SIZE) != _SIZE:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -50,11 +58,11 @@ def check_trailer(fd: int, key: str) -> None:
 
 def verify_archive(fd: int, key: str) -> None:
     """Hash the whole file. TrailerError when it is damaged."""
-    bytes_used, sealed = _read_trailer(fd, key)
+    end, sealed = _read_trailer(fd, key)
     sha256 = hashlib.sha256()
     offset = _SUPERBLOCK
-    while offset < bytes_used:
-        chunk = os.pread(fd, min(_CHUNK, bytes_used - offset), offset)
+    while offset < end:
+        chunk = os.pread(fd, min(_CHUNK, end - offset), offset)
         if not chunk:
             raise TrailerError("the file became shorter while it was read")
         sha256.update(chunk)
@@ -65,19 +73,27 @@ def verify_archive(fd: int, key: str) -> None:
 
 
 def _read_trailer(fd: int, key: str) -> tuple[int, bytes]:
+    """Where the digest table ends, and the seal."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_size < _PAGE or status.st_size % _PAGE != 0:
         raise TrailerError("its size is not that of an archive")
     trailer = os.pread(fd, _SIZE, status.st_size - _SIZE)
     superblock = os.pread(fd, _SUPERBLOCK, 0)
-    bytes_used = int.from_bytes(superblock[40:48], "little")
     if trailer[:16] != _MAGIC or superblock[:4] != b"hsqs":
         raise TrailerError("it is no layer archive")
-    if trailer[16:24] != superblock[40:48] or -(-(bytes_used + _SIZE) // _PAGE) * _PAGE != status.st_size:
+    # struct squashfs_super_block: the number of inodes at 4, bytes_used at 40.
+    table = int.from_bytes(superblock[4:8], "little") * _DIGEST
+    end = int.from_bytes(superblock[40:48], "little") + table
+    sizes = superblock[40:48] + table.to_bytes(8, "little")
+    if trailer[16:32] != sizes or _file_size(end) != status.st_size:
         raise TrailerError("it is cut off or longer than it should be")
     if trailer[32:64] != _key_digest(key):
         raise TrailerError("it is the archive of another layer or recipe")
-    return bytes_used, trailer[64:]
+    return end, trailer[64:]
+
+
+def _file_size(end: int) -> int:
+    return -(-(end + _SIZE) // _PAGE) * _PAGE
 
 
 def _key_digest(key: str) -> bytes:

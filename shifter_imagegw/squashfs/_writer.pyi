@@ -15,6 +15,7 @@ class Summary(NamedTuple):
     bytes_in: int
     bytes_tar: int
     bytes_out: int
+    inodes: int
 
 class LayerWriter:
     def __init__(

@@ -103,7 +103,9 @@ def test_archives_outlive_their_names(cache: LayerCache) -> None:
         assert os.pread(archive.fd, 4, 0) == b"hsqs"
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "grow", "empty", "foreign", "symlink", "superblock", "directory-free"])
+@pytest.mark.parametrize(
+    "harm", ["flip", "digests", "cut", "grow", "empty", "foreign", "symlink", "superblock", "directory-free"]
+)
 def test_damage_is_found_and_repaired(
     cache: LayerCache, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,6 +115,9 @@ def test_damage_is_found_and_repaired(
     path = archive.path
     if harm == "flip":
         path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    elif harm == "digests":
+        bytes_used = int.from_bytes(content[40:48], "little")
+        path.write_bytes(content[:bytes_used] + bytes([content[bytes_used] ^ 1]) + content[bytes_used + 1 :])
     elif harm == "superblock":
         path.write_bytes(content[:8] + bytes([content[8] ^ 1]) + content[9:])
     elif harm == "cut":

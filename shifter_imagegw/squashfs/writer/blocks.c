@@ -189,12 +189,12 @@ int blocks_append_zeros(struct blocks *blocks, uint64_t size, struct failure *fa
 
 int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure)
 {
-    uint32_t twin;
-    if (twins_end(&blocks->twins, inode, &twin, failure) < 0)
+    struct inode *copy = &blocks->tree->inodes[inode];
+    if (twins_end(&blocks->twins, inode, &copy->file.digest, failure) < 0)
         return -1;
+    uint32_t twin = copy->file.digest == TWINS_NONE ? inode : blocks->twins.known[copy->file.digest].inode;
     if (twin == inode)
         return 0;
-    struct inode *copy = &blocks->tree->inodes[inode];
     if (copy->file.fragment != (uint32_t)NO_FRAGMENT)
         blocks->tails_used -= (uint32_t)(copy->size % blocks->block_size); /* the last thing that came there */
     copy->file = blocks->tree->inodes[twin].file;

@@ -109,7 +109,7 @@ static int apply_directory(struct entries *entries, struct archive_entry *entry,
             }
         }
     }
-    tree->inodes[inode].flags &= (uint16_t)~INODE_IMPLIED;
+    tree->inodes[inode].flags &= (uint16_t)~(INODE_IMPLIED | INODE_WHITED);
     return copy_attributes(entries, entry, inode, failure);
 }
 
@@ -125,8 +125,10 @@ static int apply_whiteout(struct entries *entries, struct failure *failure)
     if (node == TREE_NONE)
         return place_whiteout(entries, failure);
     struct inode *inode = tree_inode(tree, node); /* of this layer: whiteouts are about older ones */
+    if (S_ISDIR(inode->mode) && (inode->flags & INODE_IMPLIED) != 0)
+        inode->flags = (uint16_t)((inode->flags & ~INODE_IMPLIED) | INODE_WHITED);
     if (S_ISDIR(inode->mode))
-        inode->flags = (uint16_t)((inode->flags & ~INODE_IMPLIED) | INODE_OPAQUE);
+        inode->flags |= INODE_OPAQUE;
     return 0;
 }
 
@@ -209,7 +211,7 @@ static int link_to_older_layer(struct entries *entries, const char *target, uint
     if (xattrs_add(entries->xattrs, SQFS_XATTR_USER, "shifter.hardlink", target, strlen(target), failure) < 0)
         return -1;
     struct inode *made = &entries->tree->inodes[*inode];
-    made->file.fragment = made->file.offset = UINT32_MAX;
+    made->file.fragment = made->file.offset = made->file.digest = UINT32_MAX;
     return xattrs_end(entries->xattrs, &made->xattrs, failure);
 }
 

@@ -157,6 +157,7 @@ static int convert(struct layer *layer, struct feed *feed, int fd, struct summar
     summary->bytes_in = stream_bytes_in(layer->stream);
     summary->bytes_tar = stream_bytes_out(layer->stream);
     summary->bytes_out = layer->super.bytes_used;
+    summary->inodes = layer->super.inode_count;
     return stream_digest(layer->stream, summary->diff_id, failure);
 }
 

@@ -11,8 +11,10 @@
 
 struct summary {
     unsigned char diff_id[32];  /* SHA-256 of the uncompressed stream */
-    unsigned char checksum[32]; /* SHA-256 of the archive behind its superblock, then of its superblock */
-    uint64_t entries, bytes_in, bytes_tar, bytes_out;
+    unsigned char checksum[32]; /* SHA-256 of what was written behind the superblock, then of the superblock */
+    uint64_t entries, bytes_in, bytes_tar;
+    uint64_t bytes_out; /* of the file system; the digests are behind them */
+    uint32_t inodes;    /* of the archive: so many digests */
 };
 
 /* Runs until the feed ends or something fails; `fd` is an empty file. */

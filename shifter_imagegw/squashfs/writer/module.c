@@ -48,11 +48,12 @@ static PyObject *new_reference(PyObject *object) /* Py_NewRef of Python 3.10 */
 
 static PyStructSequence_Field summary_fields[] = {
     {"diff_id", "SHA-256 of the uncompressed stream, hexadecimal"},
-    {"checksum", "SHA-256 of the archive behind its superblock and then its superblock, 32 bytes"},
+    {"checksum", "SHA-256 of what was written behind the superblock and then of the superblock, 32 bytes"},
     {"entries", "entries in the tar stream"},
     {"bytes_in", "bytes fed"},
     {"bytes_tar", "bytes of the uncompressed stream"},
-    {"bytes_out", "bytes of the archive"},
+    {"bytes_out", "bytes of the file system; the digests of its inodes stand behind them"},
+    {"inodes", "inodes of the archive"},
     {NULL, NULL},
 };
 
@@ -60,7 +61,7 @@ static PyStructSequence_Desc summary_description = {
     .name = "shifter_imagegw.squashfs._writer.Summary",
     .doc = "What became of a layer.",
     .fields = summary_fields,
-    .n_in_sequence = 6,
+    .n_in_sequence = 7,
 };
 
 static void *run(void *context)
@@ -193,6 +194,7 @@ static PyObject *summarize(const struct summary *summary)
     PyStructSequence_SetItem(result, 3, PyLong_FromUnsignedLongLong(summary->bytes_in));
     PyStructSequence_SetItem(result, 4, PyLong_FromUnsignedLongLong(summary->bytes_tar));
     PyStructSequence_SetItem(result, 5, PyLong_FromUnsignedLongLong(summary->bytes_out));
+    PyStructSequence_SetItem(result, 6, PyLong_FromUnsignedLong(summary->inodes));
     if (PyErr_Occurred())
         Py_CLEAR(result);
     return result;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The archive file behind libsquashfs: an open descriptor, written front to back, hashed on the way. Only the
- * superblock is written last, so the hash covers everything behind it and then the superblock.
+ * superblock is written last, so the hash covers everything behind it, the digests too, and then the superblock.
  */
 #ifndef WRITER_OUTPUT_H
 #define WRITER_OUTPUT_H

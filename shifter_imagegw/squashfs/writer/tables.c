@@ -11,6 +11,7 @@
 #include <sqfs/meta_writer.h>
 
 #include "array.h"
+#include "digests.h"
 
 /* Directory indices count metadata blocks of the listing in 16 bits (struct squashfs_ldir_inode). */
 static const size_t max_listing = (size_t)256 << 20;
@@ -274,6 +275,8 @@ static int write_rest(struct tables *tables, sqfs_id_table_t *ids, sqfs_super_t 
     if (xattrs_write(tables->xattrs, tables->output, super, compressor, tables->failure) < 0)
         return -1;
     super->bytes_used = file->get_size(file);
+    if (digests_write(tables->tree, &tables->blocks->twins, tables->output, tables->failure) < 0)
+        return -1;
     return output_finish(tables->output, super, sha256, tables->failure);
 }
 

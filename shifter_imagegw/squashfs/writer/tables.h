@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The second half of the archive: inodes, directories, fragments, ids, attributes, superblock.
+ * The second half of the archive: inodes, directories, fragments, ids, attributes, superblock, and the digests behind it.
  */
 #ifndef WRITER_TABLES_H
 #define WRITER_TABLES_H

@@ -192,10 +192,29 @@ static int number_children(struct numbering *run, uint32_t directory)
     return 0;
 }
 
+/* Makes whiteouts of the directories that have one and hold nothing but whiteouts. Whether `directory` holds nothing
+ * else. Recursion as above. */
+static bool settle_whiteouts(struct tree *tree, uint32_t directory)
+{
+    bool hollow = true;
+    for (uint32_t node = tree->inodes[directory].directory.first; node != TREE_NONE; node = tree->nodes[node].next) {
+        struct inode *inode = tree_inode(tree, node);
+        if ((inode->flags & INODE_WHITEOUT) != 0)
+            continue;
+        bool gone = S_ISDIR(inode->mode) && settle_whiteouts(tree, tree->nodes[node].inode) &&
+                    (inode->flags & (INODE_IMPLIED | INODE_WHITED)) != 0;
+        if (gone && (inode->flags & INODE_WHITED) != 0)
+            *inode = (struct inode){.mode = S_IFCHR, .flags = INODE_WHITEOUT, .xattrs = TREE_NONE};
+        hollow = hollow && gone;
+    }
+    return hollow;
+}
+
 int tree_number(struct tree *tree, uint32_t *count, struct failure *failure)
 {
     free(tree->table); /* nothing is looked up any more */
     tree->table = NULL;
+    (void)settle_whiteouts(tree, 0);
     struct numbering run = {.tree = tree, .count = 1, .failure = failure};
     tree->inodes[0].number = 1;
     tree->inodes[0].links = 0;

@@ -20,7 +20,8 @@ enum inode_flag {
     INODE_OPAQUE = 2,  /* a directory that hides what older layers have in it */
     INODE_WHITEOUT = 4, /* no object: older layers' object of this name is gone */
     INODE_WRITTEN = 8,  /* `where` is an inode reference */
-    INODE_TWIN = 16     /* a file with the content of the inode that `where` says */
+    INODE_TWIN = 16,    /* a file with the content of the inode that `where` says */
+    INODE_WHITED = 32   /* a directory that has a whiteout and no entry: it is there for what else is below it */
 };
 
 struct inode {
@@ -37,6 +38,7 @@ struct inode {
         struct {
             uint32_t blocks; /* index of the first block size */
             uint32_t fragment, offset;
+            uint32_t digest; /* index of its content's in the twins */
         } file;
         struct {
             uint32_t first; /* node of the first child */

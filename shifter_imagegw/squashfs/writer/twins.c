@@ -27,7 +27,7 @@ void twins_destroy(struct twins *twins)
 
 int twins_begin(struct twins *twins, uint64_t size, unsigned char class, struct failure *failure)
 {
-    twins->hashing = size >= TWINS_MIN_BYTES;
+    twins->hashing = size > 0;
     if (!twins->hashing)
         return 0;
     bool begun = EVP_DigestInit_ex(twins->hash, twins->algorithm, NULL) == 1 &&
@@ -69,26 +69,27 @@ static bool grow_table(struct twins *twins)
     return true;
 }
 
-int twins_end(struct twins *twins, uint32_t inode, uint32_t *twin, struct failure *failure)
+int twins_end(struct twins *twins, uint32_t inode, uint32_t *digest, struct failure *failure)
 {
-    *twin = inode;
+    *digest = TWINS_NONE;
     if (!twins->hashing)
         return 0;
     twins->hashing = false;
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    if (EVP_DigestFinal_ex(twins->hash, digest, NULL) != 1)
+    unsigned char sha256[EVP_MAX_MD_SIZE];
+    if (EVP_DigestFinal_ex(twins->hash, sha256, NULL) != 1)
         return no_hash(failure);
     if (twins->count >= twins->table_size / 4 * 3 && !grow_table(twins))
         return fail_memory(failure);
-    size_t slot = slot_of(twins, digest);
+    size_t slot = slot_of(twins, sha256);
     if (twins->table[slot] != 0) {
-        *twin = twins->known[twins->table[slot] - 1].inode;
+        *digest = twins->table[slot] - 1;
         return 0;
     }
     if (!ARRAY_RESERVE(twins->known, twins->capacity, twins->count + 1))
         return fail_memory(failure);
-    struct twin *added = &twins->known[twins->count++];
-    memcpy(added->digest, digest, TWINS_DIGEST);
+    *digest = (uint32_t)twins->count++;
+    struct twin *added = &twins->known[*digest];
+    memcpy(added->digest, sha256, TWINS_DIGEST);
     added->inode = inode;
     twins->table[slot] = (uint32_t)twins->count;
     return 0;

@@ -120,7 +120,7 @@ static int imply(struct walk *walk, uint32_t node, const char *name, size_t size
         if (tree_add_node(tree, walk->directory, name, size, made, &node, failure) < 0)
             return -1;
     } else {
-        tree->inodes[made].flags = INODE_OPAQUE;
+        tree->inodes[made].flags = INODE_OPAQUE | INODE_WHITED;
         tree->nodes[node].inode = made;
     }
     return push(walk, made, name, size, failure);
