@@ -25,7 +25,7 @@ static void expect(int code, const char *what, const char *step)
 }
 
 static void read_file(sqfs_data_reader_t *reader, const sqfs_inode_generic_t *inode, const char *what,
-                      content_check *check)
+                      content_check *check, void *context)
 {
     sqfs_u64 size;
     expect(sqfs_inode_get_file_size(inode, &size), what, "file size");
@@ -36,21 +36,23 @@ static void read_file(sqfs_data_reader_t *reader, const sqfs_inode_generic_t *in
     sqfs_s32 got = part > 0 ? sqfs_data_reader_read(reader, inode, 0, content, part) : 0;
     if (got != (sqfs_s32)part)
         bug("%s: a file of %llu bytes reads as %d", what, (unsigned long long)size, got);
-    if (check != NULL)
-        check(content, part, inode->base.mod_time);
+    const struct content found = {content, part, inode->base.mod_time, inode->base.inode_number};
+    if (check != NULL && part == size)
+        check(&found, context);
     free(content);
 }
 
-static void read_tree(sqfs_data_reader_t *reader, const sqfs_tree_node_t *node, const char *what, content_check *check)
+static void read_tree(sqfs_data_reader_t *reader, const sqfs_tree_node_t *node, const char *what,
+                      content_check *check, void *context)
 {
     for (; node != NULL; node = node->next) {
         if (S_ISREG(node->inode->base.mode))
-            read_file(reader, node->inode, what, check);
-        read_tree(reader, node->children, what, check);
+            read_file(reader, node->inode, what, check, context);
+        read_tree(reader, node->children, what, check, context);
     }
 }
 
-void read_contents(int fd, const char *what, content_check *check)
+void read_contents(int fd, const char *what, content_check *check, void *context)
 {
     char path[64];
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
@@ -73,7 +75,7 @@ void read_contents(int fd, const char *what, content_check *check)
     expect(sqfs_id_table_read(ids, file, &super, compressor), what, "ids");
     expect(sqfs_data_reader_load_fragment_table(data, &super), what, "fragments");
     expect(sqfs_dir_reader_get_full_hierarchy(directories, ids, NULL, 0, &root), what, "directories");
-    read_tree(data, root, what, check);
+    read_tree(data, root, what, check, context);
     sqfs_dir_tree_destroy(root);
     sqfs_destroy(data);
     sqfs_destroy(directories);

@@ -132,6 +132,8 @@ static void seal(int fd, const struct summary *summary)
     uint64_t end = size_of(fd);
     if (end < summary->bytes_out)
         bug("the archive is shorter than its summary says");
+    if (end - summary->bytes_out != (uint64_t)summary->inodes * 16)
+        bug("%llu bytes of digests for %u inodes", (unsigned long long)(end - summary->bytes_out), summary->inodes);
     expect_checksum(fd, end, summary);
     uint8_t trailer[TRAILER_SIZE] = "shifter layer 2\n";
     put_number(trailer + 16, summary->bytes_out);

@@ -36,8 +36,18 @@ bool examine_image(int fd);
 /* `fd` is what the writer or the merger made: sound metadata. */
 void expect_sound(int fd, const char *what);
 
-/* Reads all files of a sound squashfs with libsquashfs' own readers. `check` gets each one's content and mtime. */
-typedef void content_check(const uint8_t *content, size_t size, uint32_t mtime);
-void read_contents(int fd, const char *what, content_check *check);
+/* Fails unless the digest table behind an archive says what the files hold, or nothing. */
+void expect_digests(int archive);
+
+struct content {
+    const uint8_t *bytes;
+    size_t size;
+    uint32_t mtime, inode; /* number of the inode */
+};
+
+/* Reads all files of a sound squashfs with libsquashfs' own readers: what is longer than 1 MiB in part, and without a
+ * check. */
+typedef void content_check(const struct content *content, void *context);
+void read_contents(int fd, const char *what, content_check *check, void *context);
 
 #endif

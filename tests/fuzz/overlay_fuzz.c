@@ -72,13 +72,16 @@ static size_t content_of(uint32_t number, uint8_t *content)
 
 enum { MAX_CONTENT = 16384 };
 
-static void check_content(const uint8_t *content, size_t size, uint32_t mtime)
+static void check_content(const struct content *found, void *context)
 {
     static uint8_t expected[MAX_CONTENT];
-    if (mtime == TAR_NO_CONTENT)
+    (void)context;
+    if (found->mtime == TAR_NO_CONTENT)
         return;
-    if (mtime > UINT16_MAX || content_of(mtime, expected) != size || memcmp(content, expected, size) != 0)
-        bug("a file of the image holds not what it held in its layer (number %u, %zu bytes)", mtime, size);
+    if (found->mtime > UINT16_MAX || content_of(found->mtime, expected) != found->size ||
+        memcmp(found->bytes, expected, found->size) != 0)
+        bug("a file of the image holds not what it held in its layer (number %u, %zu bytes)", found->mtime,
+            found->size);
 }
 
 /* --- layers ------------------------------------------------------------------------------------------------------- */
@@ -204,7 +207,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!merged)
         return 0;
     expect_sound(image, "the image");
-    read_contents(image, "the image", check_content);
+    read_contents(image, "the image", check_content, NULL);
     int again = scratch_file(AGAIN);
     if (!merge_layers(fds, count, true, again))
         bug("a merge that went well is refused when done again");

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The inputs that a corpus begins with, made by the tests' own layer builders.
 
-``python -m tests.fuzz.seeds DIRECTORY`` writes them. Needed again only for a new target or when an input format changes; the fuzzer finds the rest.
+``python -m tests.fuzz.seeds DIRECTORY`` writes them. Needed again only for a new target or when an input format
+changes; the fuzzer finds the rest.
 """
 
 from __future__ import annotations
