@@ -175,8 +175,6 @@ static int go_on(void *context)
     return 0;
 }
 
-static const struct control control = {.check = go_on};
-
 static void expect_refusal(const struct error *e)
 {
     if (e->kind != ERROR_DAMAGED && e->kind != ERROR_ENTRY)
@@ -187,6 +185,7 @@ static void expect_refusal(const struct error *e)
 
 bool merge_layers(const int *fds, size_t count, bool sound, int fd)
 {
+    struct control control = {.check = go_on};
     struct error e = {.kind = ERROR_NONE};
     struct image_summary summary;
     if (merge(fds, count, fd, &control, &summary, &e) == 0) {
@@ -203,6 +202,7 @@ bool merge_layers(const int *fds, size_t count, bool sound, int fd)
 
 bool examine_image(int fd)
 {
+    struct control control = {.check = go_on};
     struct error e = {.kind = ERROR_NONE};
     struct view *v = view_read(fd, &control, &e);
     if (v != NULL)
@@ -214,6 +214,7 @@ bool examine_image(int fd)
 
 void expect_sound(int fd, const char *what)
 {
+    struct control control = {.check = go_on};
     struct error e = {.kind = ERROR_NONE};
     struct view *v = view_read(fd, &control, &e);
     if (v == NULL)
