@@ -39,6 +39,7 @@ EXTENSIONS = [
     Extension(
         "shifter_imagegw.squashfs._merger",
         sources=sources("shifter_imagegw/squashfs/merger/*.c"),
+        depends=sources("shifter_imagegw/squashfs/merger/*.h"),
         libraries=["squashfs"],
         extra_compile_args=[*FLAGS, "-O2"],
     ),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Union
 
 from shifter_imagegw.layers.merge import MergeSummary, merge_archives
+from shifter_imagegw.squashfs.walk import walk
 
 _OPAQUE = {"trusted.overlay.opaque": b"y"}
 _IMPLIED = {"user.shifter.implied": b"1"}
@@ -35,6 +37,7 @@ class File:
     mtime: int = 1000
     xattrs: Mapping[str, bytes] = field(default_factory=dict)
     uid: int = 0
+    storage: int = 0  # storage class: equal contents of different classes are different to the merge
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,30 @@ def write_archive(layer: Layer, path: Path, *options: str) -> Path:
     """The archive of a layer; the root is implied unless the layer has an entry with an empty path."""
     members = [(b"root/" + name if name else b"root", entry) for name, entry in {b"": IMPLIED, **layer}.items()]
     choice = options or ("-c", "zstd", "-X", "level=3", "-b", "4096")
-    return _pack(members, path, ["tar2sqfs", "-q", "-f", "-j", "1", "-r", "root", *choice, str(path)])
+    _pack(members, path, ["tar2sqfs", "-q", "-f", "-j", "1", "-r", "root", *choice, str(path)])
+    files = {name: entry for name, entry in layer.items() if isinstance(entry, File) and entry.data}
+    return add_digests(path, {name: _digest(entry) for name, entry in files.items()})
+
+
+def _digest(file: File) -> bytes:
+    """Of the storage class and the content; none where zeros became a hole."""
+    if bytes(4096) in file.data:
+        return bytes(16)
+    return hashlib.sha256(bytes([file.storage]) + file.data).digest()[:16]
+
+
+def add_digests(archive: Path, digests: Mapping[bytes, bytes]) -> Path:
+    """Put the table and the trailer behind the file system, in the place of what is there (layers/trailer.py)."""
+    content = archive.read_bytes()
+    used, count = int.from_bytes(content[40:48], "little"), int.from_bytes(content[4:8], "little")
+    table = bytearray(16 * count)
+    for entry in walk(archive):
+        at = 16 * (entry.inode - 1)
+        table[at : at + 16] = digests.get(entry.path, table[at : at + 16])
+    trailer = b"shifter layer 2\n" + used.to_bytes(8, "little") + len(table).to_bytes(8, "little") + bytes(64)
+    zeros = bytes(-(used + len(table) + len(trailer)) % 4096)
+    archive.write_bytes(content[:used] + table + zeros + trailer)
+    return archive
 
 
 def archive_of_tree(tree: Path, path: Path) -> Path:

@@ -44,7 +44,7 @@ def merge_archives(
         raise _write_error(destination, error) from error
     try:
         summary = _merge(archives, descriptor, destination, check, names)
-        validate_image(descriptor)
+        validate_image(descriptor, check)
     except BaseException:
         destination.unlink(missing_ok=True)
         raise

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from shifter_imagegw.errors import ConversionError
@@ -23,15 +24,16 @@ class ImageFacts:
     has_xattrs: bool
 
 
-def validate_image(fd: int) -> ImageFacts:
+def validate_image(fd: int, check: Callable[[], None] = lambda: None) -> ImageFacts:
     """Check all metadata of the squashfs that is open as ``fd``; file contents are not unpacked.
 
-    Allowed compressors are gzip, xz, lz4 and zstd. Raises ConversionError with the reason.
+    Allowed compressors are gzip, xz, lz4 and zstd. ``check`` is called now and then and stops the reading by raising.
+    Raises ConversionError with the reason.
     """
     try:
-        compressor, block_size, bytes_used, inodes, has_xattrs = _merger.examine(fd)
+        compressor, block_size, bytes_used, inodes, has_xattrs = _merger.examine(fd, check)
         size = os.fstat(fd).st_size
-    except OSError as error:
+    except _merger.FileError as error:  # and no other OSError: that one is the check's
         raise ConversionError(f"the image cannot be read: {error.strerror}; pull or import it again") from error
     except _merger.ArchiveError as error:
         raise ConversionError(f"the image {error.args[1]}; it must not be mounted: pull or import it again") from error

@@ -203,6 +203,9 @@ def test_hard_link_targets_are_found_behind_symlinks(tmp_path: Path) -> None:
 # --- against the kernel's own idea of layers --------------------------------------------------------------------------
 
 
+CONTENTS = [random.Random(number).randbytes(size) for number, size in enumerate([1, 1, 500, 9000, 9000])]
+
+
 def _random_layer(source: random.Random) -> Layer:
     entries: dict[bytes, Object] = {b"": Directory(0o755, source.randrange(1, 9))}
 
@@ -213,7 +216,7 @@ def _random_layer(source: random.Random) -> Layer:
                 entries[path] = Directory(source.choice([0o700, 0o755]), source.randrange(9), opaque=choice == 5)
                 fill(path + b"/", depth + 1)
             else:
-                objects: list[Object] = [Whiteout(), Symlink(b"a"), File(source.randbytes(source.choice([1, 9000])))]
+                objects: list[Object] = [Whiteout(), Symlink(b"a"), File(source.choice(CONTENTS))]
                 entries[path] = objects[choice]
 
     fill(b"", 0)

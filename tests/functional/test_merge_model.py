@@ -28,7 +28,7 @@ from tests.layerarchive import (
 
 NAMES = st.sampled_from([b"a", b"b", b"a.b", b"\xc3\xa4\xff"])
 CONTENTS = st.sampled_from([
-    b"", b"tail", b"block" * 4096, bytes(4096), b"\x01" * 4096, bytes(9000) + b"end",
+    b"", b"tail", b"liat", b"block" * 4096, b"klobc" * 4096, bytes(4096), b"\x01" * 4096, bytes(9000) + b"end",
     b"".join(hashlib.sha256(bytes([number])).digest() for number in range(200)),
 ])  # fmt: skip
 LEAVES = st.one_of(

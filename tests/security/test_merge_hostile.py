@@ -6,12 +6,13 @@ again for every entry that leads through them.
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shifter_imagegw.errors import LayerError, LimitExceeded
-from tests.layerarchive import merge_files
+from tests.layerarchive import go_on, merge_files
 from tests.layers import Layer, convert
 
 GIVEN_UP = "leads through so many symlinks and directories that it was given up"
@@ -30,10 +31,10 @@ def chain(filling: str) -> Layer:
     return made.directory(f"l{LINKS}").add(f"l{LINKS}/x")
 
 
-def merge(directory: Path, *layers: Layer) -> None:
+def merge(directory: Path, *layers: Layer, check: Callable[[], None] = go_on) -> None:
     archives = [convert(made.bytes(), directory / f"{number}.layer") for number, made in enumerate(layers)]
     try:
-        merge_files(archives, directory / "image")
+        merge_files(archives, directory / "image", check)
     finally:
         for leftover in (*archives, directory / "image"):
             leftover.unlink(missing_ok=True)
@@ -60,6 +61,29 @@ def test_many_symlinks_to_one_large_directory(tmp_path: Path) -> None:
     with pytest.raises(LayerError, match=GIVEN_UP) as caught:
         merge(tmp_path, older, newer)
     assert str(caught.value.entry).startswith("l")
+
+
+@pytest.mark.parametrize("what", ["links", "directories"])
+def test_the_check_stops_what_would_take_long(tmp_path: Path, what: str) -> None:
+    """Some thousand looks at whether to stop until such a merge is given up; the first that says so ends it."""
+    older, newer = chain("/." * 2000) if what == "links" else layer(), layer()
+    for number in range(20_000):
+        if what == "links":
+            newer.hardlink(f"h{number}", "l0/x")
+        else:
+            older.add(f"d/f{number}").symlink(f"l{number}", "d")
+            newer.add(f"l{number}/g{number}")
+    calls, last = 0, 1000
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls >= last:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        merge(tmp_path, older, newer, check=check)
+    assert calls == last
 
 
 def test_many_symlinks_to_missing_directories(tmp_path: Path) -> None:

@@ -168,12 +168,35 @@ static int load_fragments(struct archive *a, struct error *e)
     return 0;
 }
 
-int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct error *e)
+/* Digests stand behind the file system of a layer archive, as its trailer says (shifter_imagegw/layers/trailer.py). A
+ * file without them can be merged as well. */
+static int find_digests(struct archive *a, uint64_t file_size, struct error *e)
+{
+    struct {
+        char magic[16];
+        uint64_t bytes_used, digests_size;
+        uint8_t checksums[64];
+    } trailer;
+    static const char magic[] = "shifter layer 2\n";
+    uint64_t used = a->super.bytes_used, size = (uint64_t)a->super.inode_count * ARCHIVE_DIGEST_SIZE;
+    if (file_size - used < sizeof trailer)
+        return 0;
+    if (archive_read_at(a, file_size - sizeof trailer, &trailer, sizeof trailer, e) < 0)
+        return -1;
+    if (memcmp(trailer.magic, magic, sizeof trailer.magic) == 0 && le64toh(trailer.bytes_used) == used &&
+        le64toh(trailer.digests_size) == size && size <= file_size - used - sizeof trailer)
+        a->digests_start = used;
+    return 0;
+}
+
+int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct control *control,
+                 struct error *e)
 {
     memset(a, 0, sizeof *a);
     a->fd = fd;
     a->index = index;
     a->cache = cache;
+    a->control = control;
     a->xattr_pairs_left = 1 << 24;
     struct stat status;
     if (fstat(fd, &status) < 0)
@@ -186,7 +209,7 @@ int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cach
     if (check_identity(&a->super, (uint64_t)status.st_size, e) < 0 || read_options(a, e) < 0 ||
         check_order(a, e) < 0 || create_decompressor(a, e) < 0)
         return -1;
-    if (load_ids(a, e) < 0 || load_fragments(a, e) < 0)
+    if (load_ids(a, e) < 0 || load_fragments(a, e) < 0 || find_digests(a, (uint64_t)status.st_size, e) < 0)
         return -1;
     return archive_load_xattrs(a, e);
 }
@@ -212,9 +235,12 @@ int archive_check_export(struct archive *a, struct error *e)
     const uint64_t *references = table;
     struct metadata_cursor c;
     int result = 0;
-    for (size_t i = 0; result == 0 && i < a->super.inode_count; i++)
+    for (size_t i = 0; result == 0 && i < a->super.inode_count; i++) {
         result = metadata_seek(&c, a->super.inode_table_start, a->super.directory_table_start,
                                le64toh(references[i]), e);
+        if (result == 0)
+            result = control_step(a->control, 1, e);
+    }
     free(table);
     return result;
 }

@@ -18,7 +18,7 @@
 
 #include "error.h"
 
-enum { ARCHIVE_METADATA_SLOTS = 64, ARCHIVE_OPTIONS_MAX = 64 };
+enum { ARCHIVE_METADATA_SLOTS = 64, ARCHIVE_OPTIONS_MAX = 64, ARCHIVE_DIGEST_SIZE = 16 /* bytes */ };
 enum { ARCHIVE_XATTR_NAME_MAX = 255, ARCHIVE_XATTR_VALUE_MAX = 65536 }; /* linux/limits.h */
 
 /* What the xattrs of an inode say to the merge (the layer archive contract, docs/conversion.md). */
@@ -59,6 +59,7 @@ struct archive {
     size_t options_size;                  /* 0: defaults */
     uint64_t data_start;                  /* of blocks and fragment blocks; they end where the inode table starts */
     uint64_t directory_table_end;
+    uint64_t digests_start; /* of the digests of contents: inode 1's, then 2's; all zeros if it is not known. 0: has none */
     uint32_t *ids;        /* id_count of them */
     uint32_t *id_indices; /* their index in the image, or TREE_NONE */
     sqfs_fragment_t *fragments;
@@ -68,6 +69,7 @@ struct archive {
     uint32_t xattr_count;
     uint32_t xattr_pairs_left; /* what an archive may hold at most; bounds the time a hostile one takes */
     struct metadata_cache *cache;
+    struct control *control;
 };
 
 /* A position in a metadata table, which ends at `end`. */
@@ -77,7 +79,8 @@ struct metadata_cursor {
     uint32_t offset; /* bytes into the unpacked block */
 };
 
-int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct error *e);
+int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cache *cache, struct control *control,
+                 struct error *e);
 void archive_close(struct archive *a);
 
 /* Reads exactly `size` bytes of the file. */

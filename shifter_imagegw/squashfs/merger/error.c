@@ -56,8 +56,9 @@ int error_library(struct error *e, int code, int file_errno, const char *what)
     return error_damaged(e, "%s: libsquashfs error %d", what, code);
 }
 
-int control_check(const struct control *control, struct error *e)
+int control_check(struct control *control, struct error *e)
 {
+    control->steps = 0;
     if (control->check(control->context) == 0)
         return 0;
     set(e, ERROR_CANCELLED, 0);

@@ -7,6 +7,7 @@
 #define SHIFTER_MERGER_ERROR_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum error_kind {
     ERROR_NONE,
@@ -36,12 +37,23 @@ int error_entry(struct error *e, const char *path, size_t length, const char *re
 /* The error of a libsquashfs call (a negative SQFS_ERROR); `file_errno` is what the file's callback left, or 0. */
 int error_library(struct error *e, int code, int file_errno, const char *what);
 
-/* How the caller stops a long merge: `check` is called now and then and returns nonzero to stop it. */
+/* How the caller stops a long merge: `check` is called now and then and returns nonzero to stop it. It takes the
+ * interpreter's lock, so it is not called for every step; a step is some ten to hundred nanoseconds. */
 struct control {
     int (*check)(void *context);
     void *context;
+    uint64_t steps; /* since the last check */
 };
 
-int control_check(const struct control *control, struct error *e);
+enum { CONTROL_INTERVAL = 1 << 15 /* steps; a few milliseconds */ };
+
+int control_check(struct control *control, struct error *e);
+
+/* Counts steps and checks when enough have come together. Every loop that an archive makes long calls it. */
+static inline int control_step(struct control *control, uint64_t steps, struct error *e)
+{
+    control->steps += steps;
+    return control->steps < CONTROL_INTERVAL ? 0 : control_check(control, e);
+}
 
 #endif

@@ -3,9 +3,10 @@
 
 #include <stdlib.h>
 
+#include "sort.h"
 #include "tree.h"
 
-enum { MAX_GAP = 64 << 10, GAP_SHARE = 100, CHECK_INTERVAL = 256 /* runs */ };
+enum { MAX_GAP = 64 << 10, GAP_SHARE = 100 };
 
 int extents_add(struct extents *x, uint32_t archive, uint64_t start, uint64_t size, struct error *e)
 {
@@ -23,9 +24,10 @@ int extents_add(struct extents *x, uint32_t archive, uint64_t start, uint64_t si
     return 0;
 }
 
-static int compare(const void *left, const void *right)
+static int compare(const void *left, const void *right, void *context)
 {
     const struct extent *l = left, *r = right;
+    (void)context;
     if (l->archive != r->archive)
         return l->archive < r->archive ? -1 : 1;
     if (l->start != r->start)
@@ -46,10 +48,10 @@ static int joins(const struct extent *run, const struct extent *next, uint64_t *
     return 1;
 }
 
-void extents_plan(struct extents *x, uint64_t target)
+int extents_plan(struct extents *x, uint64_t target, struct control *control, struct error *e)
 {
-    if (x->count > 0)
-        qsort(x->items, x->count, sizeof *x->items, compare);
+    if (sort_items(x->items, x->count, sizeof *x->items, compare, NULL, control, e) < 0)
+        return -1;
     size_t runs = 0;
     uint64_t wasted = 0;
     for (size_t i = 0; i < x->count; i++) {
@@ -68,6 +70,7 @@ void extents_plan(struct extents *x, uint64_t target)
         x->items[i].target = target + x->total;
         x->total += x->items[i].size;
     }
+    return 0;
 }
 
 uint64_t extents_target(const struct extents *x, uint32_t archive, uint64_t start)
@@ -85,12 +88,10 @@ uint64_t extents_target(const struct extents *x, uint32_t archive, uint64_t star
 }
 
 int extents_copy(const struct extents *x, const struct archive *archives, struct output *o,
-                 const struct control *control, struct error *e)
+                 struct control *control, struct error *e)
 {
     for (size_t i = 0; i < x->count; i++) {
         const struct extent *run = &x->items[i];
-        if (i % CHECK_INTERVAL == 0 && control_check(control, e) < 0)
-            return -1;
         if (output_copy(o, &archives[run->archive], run->start, run->size, control, e) < 0)
             return -1;
     }

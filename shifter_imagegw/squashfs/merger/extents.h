@@ -28,12 +28,12 @@ struct extents {
 int extents_add(struct extents *x, uint32_t archive, uint64_t start, uint64_t size, struct error *e);
 
 /* Makes runs of the extents and gives each its place, the first at `target`. */
-void extents_plan(struct extents *x, uint64_t target);
+int extents_plan(struct extents *x, uint64_t target, struct control *control, struct error *e);
 
 /* Where the byte at `start` of the archive goes; it must lie in an extent that was added. */
 uint64_t extents_target(const struct extents *x, uint32_t archive, uint64_t start);
 
 int extents_copy(const struct extents *x, const struct archive *archives, struct output *o,
-                 const struct control *control, struct error *e);
+                 struct control *control, struct error *e);
 
 #endif

@@ -12,14 +12,15 @@
 #include "inode.h"
 #include "inode_writer.h"
 #include "output.h"
+#include "twins.h"
 
-enum { CHECK_INTERVAL = 16384 /* inodes */ };
+enum { WRITE_STEPS = 8 /* an inode and its name */ };
 
 struct image {
     struct tree *tree;
     struct archive *archives;
     size_t archive_count;
-    const struct control *control;
+    struct control *control;
     struct output output;
     struct extents extents;
     struct inode_writer writer;
@@ -41,38 +42,52 @@ static int failed(struct image *i, int code, const char *what, struct error *e)
 
 static int use_content(struct image *i, const struct inode *inode, struct error *e)
 {
-    if (inode->type != INODE_FILE)
+    if (control_step(i->control, 1, e) < 0)
+        return -1;
+    if (inode->type != INODE_FILE || inode->nlink == 0)
         return 0;
     const struct file_content *f = &inode->content.file;
     if (f->fragment != TREE_NONE)
-        i->archives[inode->archive].fragment_indices[f->fragment] = 0;
+        i->archives[inode->data_archive].fragment_indices[f->fragment] = 0;
+    if (control_step(i->control, f->block_count, e) < 0)
+        return -1;
     uint64_t stored = inode_stored_size(i->tree, f);
-    return stored == 0 ? 0 : extents_add(&i->extents, inode->archive, f->start, stored, e);
+    return stored == 0 ? 0 : extents_add(&i->extents, inode->data_archive, f->start, stored, e);
 }
 
 /* Gives the inodes below a directory their numbers: subdirectories first, then its own children one after the other, so
- * that a listing, which stores small differences of numbers, stays short. Names of an inode are counted on the way. */
-static int number(struct image *i, uint32_t directory, unsigned depth, struct error *e)
+ * that a listing, which stores small differences of numbers, stays short. */
+static int number(struct image *i, uint32_t directory, struct error *e)
 {
     struct inode *inodes = i->tree->inodes;
-    struct inode *own = &inodes[directory];
-    const struct directory_content *d = &own->content.directory;
-    if (depth > TREE_MAX_DEPTH)
-        return error_damaged(e, "directories are nested more than %d deep", TREE_MAX_DEPTH);
-    own->nlink = 2;
-    for (uint32_t c = 0; c < d->count; c++) {
-        if (inodes[d->children[c].inode].type != INODE_DIRECTORY)
-            continue;
-        own->nlink++;
-        if (number(i, d->children[c].inode, depth + 1, e) < 0)
+    const struct directory_content *d = &inodes[directory].content.directory;
+    for (uint32_t c = 0; c < d->count; c++)
+        if (inodes[d->children[c].inode].type == INODE_DIRECTORY && number(i, d->children[c].inode, e) < 0)
             return -1;
-    }
     for (uint32_t c = 0; c < d->count; c++) {
         struct inode *child = &inodes[d->children[c].inode];
+        if (control_step(i->control, 1, e) < 0)
+            return -1;
         i->entries++;
-        if (child->type == INODE_DIRECTORY || child->nlink++ == 0) {
-            child->number = ++i->numbers;
-            if (use_content(i, child, e) < 0)
+        if ((child->flags & INODE_NUMBERED) != 0)
+            continue;
+        child->flags |= INODE_NUMBERED;
+        child->number = ++i->numbers;
+    }
+    return 0;
+}
+
+static int use_contents(struct image *i, struct error *e)
+{
+    for (size_t n = 0; n < i->tree->inode_count; n++)
+        if (use_content(i, &i->tree->inodes[n], e) < 0)
+            return -1;
+    for (uint32_t a = 0; a < i->archive_count; a++) {
+        const struct archive *archive = &i->archives[a];
+        for (uint32_t f = 0; f < archive->super.fragment_entry_count; f++) {
+            const sqfs_fragment_t *block = &archive->fragments[f];
+            if (archive->fragment_indices[f] != TREE_NONE &&
+                extents_add(&i->extents, a, block->start_offset, SQFS_ON_DISK_BLOCK_SIZE(block->size), e) < 0)
                 return -1;
         }
     }
@@ -88,20 +103,12 @@ static int count_all(struct image *i, struct error *e)
         t->inodes[t->root].mode = 0755;
         t->inodes[t->root].archive = TREE_NONE;
     }
-    if (number(i, t->root, 0, e) < 0)
+    if (tree_count_names(t, t->root, 0, e) < 0 || twins_share(t, i->archives, i->archive_count, e) < 0 ||
+        number(i, t->root, e) < 0)
         return -1;
     t->inodes[t->root].number = ++i->numbers;
     i->entries++;
-    for (uint32_t a = 0; a < i->archive_count; a++) {
-        const struct archive *archive = &i->archives[a];
-        for (uint32_t f = 0; f < archive->super.fragment_entry_count; f++) {
-            const sqfs_fragment_t *block = &archive->fragments[f];
-            if (archive->fragment_indices[f] != TREE_NONE &&
-                extents_add(&i->extents, a, block->start_offset, SQFS_ON_DISK_BLOCK_SIZE(block->size), e) < 0)
-                return -1;
-        }
-    }
-    return 0;
+    return use_contents(i, e);
 }
 
 /* --- the tables --------------------------------------------------------------------------------------------------- */
@@ -137,9 +144,7 @@ static int write_children(struct image *i, const struct directory_content *d, ui
         struct inode *child = &inodes[d->children[c].inode];
         if (child->reference != UINT64_MAX)
             continue;
-        if (child->number % CHECK_INTERVAL == 0 && control_check(i->control, e) < 0)
-            return -1;
-        if (inode_write(&i->writer, child, e) < 0)
+        if (control_step(i->control, WRITE_STEPS, e) < 0 || inode_write(&i->writer, child, e) < 0)
             return -1;
     }
     return 0;
@@ -267,8 +272,8 @@ static int write_all(struct image *i, struct error *e)
 {
     if (control_check(i->control, e) < 0 || create_compressor(i, e) < 0 || count_all(i, e) < 0 || write_head(i, e) < 0)
         return -1;
-    extents_plan(&i->extents, i->output.size);
-    if (extents_copy(&i->extents, i->archives, &i->output, i->control, e) < 0)
+    if (extents_plan(&i->extents, i->output.size, i->control, e) < 0 ||
+        extents_copy(&i->extents, i->archives, &i->output, i->control, e) < 0)
         return -1;
     sqfs_frag_table_t *fragments = sqfs_frag_table_create(0);
     i->directory_table = sqfs_meta_writer_create(&i->output.file, i->compressor, SQFS_META_WRITER_KEEP_IN_MEMORY);
@@ -283,10 +288,10 @@ static int write_all(struct image *i, struct error *e)
     return result < 0 ? -1 : finish(i, e);
 }
 
-int image_write(struct tree *t, struct archive *archives, size_t count, int fd, const struct control *control,
-                struct image_summary *summary, struct error *e)
+int image_write(struct tree *t, struct archive *archives, size_t count, int fd, struct image_summary *summary,
+                struct error *e)
 {
-    struct image i = {.tree = t, .archives = archives, .archive_count = count, .control = control};
+    struct image i = {.tree = t, .archives = archives, .archive_count = count, .control = t->control};
     output_init(&i.output, fd);
     e->archive = ERROR_NO_ARCHIVE;
     int result = write_all(&i, e);

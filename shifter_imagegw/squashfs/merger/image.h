@@ -16,7 +16,7 @@ struct image_summary {
 };
 
 /* Writes to the empty file `fd`. Without archives and with no root in the tree: an empty root directory. */
-int image_write(struct tree *t, struct archive *archives, size_t count, int fd, const struct control *control,
-                struct image_summary *summary, struct error *e);
+int image_write(struct tree *t, struct archive *archives, size_t count, int fd, struct image_summary *summary,
+                struct error *e);
 
 #endif

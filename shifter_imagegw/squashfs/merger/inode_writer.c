@@ -7,6 +7,8 @@
 
 #include "inode.h"
 
+enum { ID_STEPS = 256 /* libsquashfs looks for an id from the first to the last */ };
+
 static int failed(struct inode_writer *w, int code, const char *what, struct error *e)
 {
     return error_library(e, code, w->output->errnum, what);
@@ -54,6 +56,8 @@ static int translate_id(struct inode_writer *w, const struct inode *inode, uint1
         *out = (uint16_t)a->id_indices[index];
         return 0;
     }
+    if (control_step(w->tree->control, ID_STEPS, e) < 0)
+        return -1;
     int code = sqfs_id_table_id_to_index(w->ids, a != NULL ? a->ids[index] : 0, out);
     if (code != 0)
         return failed(w, code, "more than 65536 different owners", e);
@@ -136,7 +140,7 @@ static uint64_t holes(const struct inode_writer *w, const struct file_content *f
 static int fill_file(struct inode_writer *w, const struct inode *inode, uint32_t xattrs, struct error *e)
 {
     const struct file_content *f = &inode->content.file;
-    struct archive *a = &w->archives[inode->archive];
+    struct archive *a = &w->archives[inode->data_archive];
     size_t payload = f->block_count * sizeof(uint32_t);
     if (reserve_payload(w, payload, e) < 0)
         return -1;
@@ -144,7 +148,7 @@ static int fill_file(struct inode_writer *w, const struct inode *inode, uint32_t
     made->payload_bytes_used = (uint32_t)payload;
     if (payload > 0)
         memcpy(made->extra, w->tree->blocks + f->blocks, payload);
-    uint64_t start = inode_stored_size(w->tree, f) > 0 ? extents_target(w->extents, inode->archive, f->start) : 0;
+    uint64_t start = inode_stored_size(w->tree, f) > 0 ? extents_target(w->extents, a->index, f->start) : 0;
     uint64_t empty = holes(w, f, a->super.block_size);
     uint32_t fragment = f->fragment == TREE_NONE ? TREE_NONE : a->fragment_indices[f->fragment];
     uint32_t fragment_offset = f->fragment == TREE_NONE ? 0 : f->fragment_offset;

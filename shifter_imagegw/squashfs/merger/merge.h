@@ -8,7 +8,7 @@
 #include "image.h"
 
 /* Merges `count` archives, oldest first, into the empty file `destination`. All descriptors stay the caller's. */
-int merge(const int *fds, size_t count, int destination, const struct control *control,
+int merge(const int *fds, size_t count, int destination, struct control *control,
           struct image_summary *summary, struct error *e);
 
 #endif

@@ -10,8 +10,12 @@
 
 #include "tree.h"
 
+enum { UNPACK_STEPS = 256 /* a block's 8 KiB, by the slowest of the compressors */ };
+
 static int unpack(struct archive *a, struct metadata_block *block, uint64_t position, uint64_t end, struct error *e)
 {
+    if (control_step(a->control, UNPACK_STEPS, e) < 0)
+        return -1;
     uint8_t stored[2 + SQFS_META_BLOCK_SIZE];
     uint64_t room = end - position;
     size_t ahead = room < sizeof stored ? (size_t)room : sizeof stored;

@@ -48,18 +48,21 @@ static PyObject *raise_error(const struct error *e)
 }
 
 struct caller {
-    PyObject *check; /* callable without arguments, or NULL */
-    PyThreadState *thread;
+    PyObject *check;       /* callable without arguments, or NULL */
+    PyThreadState *thread; /* NULL while the interpreter's lock is held */
 };
 
 static int call_check(void *context)
 {
     struct caller *caller = context;
-    PyEval_RestoreThread(caller->thread);
+    int locked = caller->thread == NULL;
+    if (!locked)
+        PyEval_RestoreThread(caller->thread);
     PyObject *answer = caller->check != NULL ? PyObject_CallNoArgs(caller->check) : NULL;
     int stop = (caller->check != NULL && answer == NULL) || PyErr_CheckSignals() < 0;
     Py_XDECREF(answer);
-    caller->thread = PyEval_SaveThread();
+    if (!locked)
+        caller->thread = PyEval_SaveThread();
     return stop;
 }
 
@@ -112,15 +115,26 @@ static PyObject *py_merge(PyObject *module, PyObject *arguments)
 
 /* --- looking at an image ------------------------------------------------------------------------------------------ */
 
-/* As view_read; NULL with an exception set on failure. */
-static struct view *view_open(int fd)
+/* What is looked at, and who may stop it: the view calls back as long as it is used. */
+struct look {
+    struct view *view;
+    struct caller caller;
+    struct control control;
+};
+
+/* As view_read; -1 with an exception set on failure. */
+static int look_open(struct look *l, int fd, PyObject *check)
 {
     struct error e = {0};
-    struct caller caller = {.thread = PyEval_SaveThread()};
-    struct control control = {.check = call_check, .context = &caller};
-    struct view *v = view_read(fd, &control, &e);
-    PyEval_RestoreThread(caller.thread);
-    return v != NULL ? v : (struct view *)raise_error(&e);
+    l->caller = (struct caller){.check = check, .thread = PyEval_SaveThread()};
+    l->control = (struct control){.check = call_check, .context = &l->caller};
+    l->view = view_read(fd, &l->control, &e);
+    PyEval_RestoreThread(l->caller.thread);
+    l->caller.thread = NULL;
+    if (l->view != NULL)
+        return 0;
+    (void)raise_error(&e);
+    return -1;
 }
 
 static int collect_xattr(void *context, const struct xattr *x, struct error *e)
@@ -200,30 +214,33 @@ static PyObject *py_entries(PyObject *module, PyObject *argument)
 {
     (void)module;
     int fd = PyObject_AsFileDescriptor(argument);
-    struct view *v = fd >= 0 ? view_open(fd) : NULL;
-    if (v == NULL)
+    struct look l;
+    if (fd < 0 || look_open(&l, fd, NULL) < 0)
         return NULL;
     struct path path = {0};
     PyObject *entries = PyList_New(0);
-    if (entries != NULL && collect(v, &path, v->root, entries) < 0)
+    if (entries != NULL && collect(l.view, &path, l.view->root, entries) < 0)
         Py_CLEAR(entries);
     free(path.bytes);
-    view_close(v);
+    view_close(l.view);
     return entries;
 }
 
-static PyObject *py_examine(PyObject *module, PyObject *argument)
+static PyObject *py_examine(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    int fd = PyObject_AsFileDescriptor(argument);
-    struct view *v = fd >= 0 ? view_open(fd) : NULL;
-    if (v == NULL)
+    int fd;
+    PyObject *check;
+    if (!PyArg_ParseTuple(arguments, "iO:examine", &fd, &check))
         return NULL;
-    const sqfs_super_t *s = &v->archive.super;
+    struct look l;
+    if (look_open(&l, fd, check) < 0)
+        return NULL;
+    const sqfs_super_t *s = &l.view->archive.super;
     PyObject *found = Py_BuildValue("(sIKII)", sqfs_compressor_name_from_id((SQFS_COMPRESSOR)s->compression_id),
                                     s->block_size, (unsigned long long)s->bytes_used, s->inode_count,
-                                    (unsigned int)(v->archive.xattr_count > 0));
-    view_close(v);
+                                    (unsigned int)(l.view->archive.xattr_count > 0));
+    view_close(l.view);
     return found;
 }
 
@@ -234,8 +251,8 @@ static PyMethodDef methods[] = {
      "merge(archives, destination, check)\n\nMerge layer archives (descriptors, oldest first) into the empty file "
      "`destination`; returns (entries, inodes, bytes, copied)."},
     {"entries", py_entries, METH_O, "entries(fd)\n\nAll entries of a squashfs, depth first, as tuples."},
-    {"examine", py_examine, METH_O,
-     "examine(fd)\n\nCheck all metadata of a squashfs; returns (compressor, block size, bytes used, inodes, "
+    {"examine", py_examine, METH_VARARGS,
+     "examine(fd, check)\n\nCheck all metadata of a squashfs; returns (compressor, block size, bytes used, inodes, "
      "has xattrs)."},
     {NULL, NULL, 0, NULL},
 };

@@ -9,6 +9,7 @@
 #include <sqfs/error.h>
 
 enum { COPY_PIECE = 32 << 20, COPY_BUFFER = 1 << 18 };
+enum { PIECE_STEPS = 64, COPY_PER_STEP = 1024 /* bytes */ };
 
 static struct output *output_of(const sqfs_file_t *file)
 {
@@ -126,7 +127,7 @@ static ssize_t copy_in_kernel(struct output *o, const struct archive *from, uint
 }
 
 int output_copy(struct output *o, const struct archive *from, uint64_t position, uint64_t size,
-                const struct control *control, struct error *e)
+                struct control *control, struct error *e)
 {
     while (size > 0) {
         size_t piece = size < COPY_PIECE ? (size_t)size : COPY_PIECE;
@@ -141,7 +142,7 @@ int output_copy(struct output *o, const struct archive *from, uint64_t position,
         }
         position += piece;
         size -= piece;
-        if (size > 0 && control_check(control, e) < 0)
+        if (control_step(control, PIECE_STEPS + piece / COPY_PER_STEP, e) < 0)
             return -1;
     }
     return 0;

@@ -23,6 +23,6 @@ void output_init(struct output *o, int fd);
 
 /* Appends `size` bytes of the archive, in the kernel where it can. */
 int output_copy(struct output *o, const struct archive *from, uint64_t position, uint64_t size,
-                const struct control *control, struct error *e);
+                struct control *control, struct error *e);
 
 #endif

@@ -82,6 +82,8 @@ static int merge_children(struct overlay *o, const struct directory_content *low
         int order = l == lower->count   ? 1
                     : u == upper->count ? -1
                                         : tree_compare(o->tree, lower->children[l].name, upper->children[u].name);
+        if (control_step(o->tree->control, 1, e) < 0)
+            return -1;
         if (order < 0) {
             merged[(*count)++] = lower->children[l++];
             continue;

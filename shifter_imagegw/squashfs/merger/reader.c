@@ -10,13 +10,10 @@
 #include "inode.h"
 #include "resolve.h"
 
-enum { CHECK_INTERVAL = 16384 /* inodes between two looks at whether to stop */ };
-
 struct reader {
     struct archive *archive;
     struct tree *tree;
     enum reading reading;
-    const struct control *control;
     uint32_t *known; /* inode number -> index in the tree and one, or 0; a number seen twice is a hard link */
     uint64_t listings_left; /* bytes that the listings not read yet can have: no two directories share one */
     struct path path;
@@ -92,8 +89,6 @@ static int read_inode(struct reader *r, uint64_t reference, uint32_t number, uin
             return error_damaged(e, "directory inode %u has two names", number);
         return 0;
     }
-    if (t->inode_count % CHECK_INTERVAL == 0 && control_check(r->control, e) < 0)
-        return -1;
     if (inode_read(r->archive, t, reference, index, e) < 0)
         return -1;
     if (t->inodes[*index].number != number)
@@ -131,7 +126,7 @@ static int read_entry(struct reader *r, struct listing *l, const sqfs_dir_header
 {
     uint16_t fields[4]; /* sqfs_dir_entry_t: offset, inode_diff, type, size */
     uint8_t name[TREE_NAME_MAX];
-    if (take(r, l, fields, sizeof fields, e) < 0)
+    if (control_step(r->tree->control, 4, e) < 0 || take(r, l, fields, sizeof fields, e) < 0)
         return -1;
     size_t length = (size_t)le16toh(fields[3]) + 1;
     if (length > sizeof name)
@@ -250,7 +245,7 @@ static int measure_directory_table(struct archive *a, uint64_t *size, struct err
     *size = 0;
     while (a->directory_table_end - position > sizeof(uint16_t)) {
         uint16_t header;
-        if (archive_read_at(a, position, &header, sizeof header, e) < 0)
+        if (control_step(a->control, 16, e) < 0 || archive_read_at(a, position, &header, sizeof header, e) < 0)
             return -1;
         uint64_t stored = sizeof header + (le16toh(header) & 0x7fff);
         *size += SQFS_META_BLOCK_SIZE;
@@ -261,10 +256,9 @@ static int measure_directory_table(struct archive *a, uint64_t *size, struct err
     return 0;
 }
 
-int reader_read(struct archive *a, struct tree *t, enum reading reading, const struct control *control, uint32_t *root,
-                struct error *e)
+int reader_read(struct archive *a, struct tree *t, enum reading reading, uint32_t *root, struct error *e)
 {
-    struct reader r = {.archive = a, .tree = t, .reading = reading, .control = control};
+    struct reader r = {.archive = a, .tree = t, .reading = reading};
     size_t numbers = (size_t)a->super.inode_count + 1;
     /* An inode takes at least 20 bytes of its table, and a stored byte unpacks to no more than a block's 8 KiB. */
     uint64_t table = a->super.directory_table_start - a->super.inode_table_start;

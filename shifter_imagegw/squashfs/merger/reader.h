@@ -15,7 +15,6 @@ enum reading {
 };
 
 /* Sets *root to the archive's root directory; tree->root is only looked at. */
-int reader_read(struct archive *a, struct tree *t, enum reading reading, const struct control *control, uint32_t *root,
-                struct error *e);
+int reader_read(struct archive *a, struct tree *t, enum reading reading, uint32_t *root, struct error *e);
 
 #endif

@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-void tree_init(struct tree *t)
+void tree_init(struct tree *t, struct control *control)
 {
     memset(t, 0, sizeof *t);
     t->root = TREE_NONE;
+    t->control = control;
 }
 
 void tree_destroy(struct tree *t)
@@ -18,7 +19,7 @@ void tree_destroy(struct tree *t)
     free(t->inodes);
     free(t->names);
     free(t->blocks);
-    tree_init(t);
+    tree_init(t, t->control);
 }
 
 void *tree_reserve(void *array, size_t *capacity, size_t needed, size_t item, struct error *e)
@@ -40,7 +41,7 @@ int tree_spend(struct tree *t, uint64_t steps, const uint8_t *path, size_t lengt
 {
     t->effort += steps;
     if (t->effort <= TREE_MAX_EFFORT)
-        return 0;
+        return control_step(t->control, steps, e);
     return error_entry(e, (const char *)path, length,
                        "leads through so many symlinks and directories that it was given up");
 }
@@ -150,6 +151,28 @@ int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t 
     children[at] = added;
     d->children = children;
     d->count++;
+    return 0;
+}
+
+int tree_count_names(struct tree *t, uint32_t directory, unsigned depth, struct error *e)
+{
+    struct inode *own = &t->inodes[directory];
+    const struct directory_content *d = &own->content.directory;
+    if (depth > TREE_MAX_DEPTH)
+        return error_damaged(e, "directories are nested more than %d deep", TREE_MAX_DEPTH);
+    own->nlink = 2;
+    for (uint32_t c = 0; c < d->count; c++) {
+        struct inode *child = &t->inodes[d->children[c].inode];
+        if (control_step(t->control, 1, e) < 0)
+            return -1;
+        if (child->type != INODE_DIRECTORY) {
+            child->nlink++;
+            continue;
+        }
+        own->nlink++;
+        if (tree_count_names(t, d->children[c].inode, depth + 1, e) < 0)
+            return -1;
+    }
     return 0;
 }
 

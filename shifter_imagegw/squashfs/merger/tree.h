@@ -38,9 +38,10 @@ enum inode_type {
 };
 
 enum inode_flags {
-    INODE_OPAQUE = 1,  /* hides what older layers have in this directory */
-    INODE_IMPLIED = 2, /* the layer's tar names only things below this directory */
-    INODE_HOLLOW = 4,  /* implied, and nothing but whiteouts below: never makes a directory where none is */
+    INODE_OPAQUE = 1,   /* hides what older layers have in this directory */
+    INODE_IMPLIED = 2,  /* the layer's tar names only things below this directory */
+    INODE_HOLLOW = 4,   /* implied, and nothing but whiteouts below: never makes a directory where none is */
+    INODE_NUMBERED = 8, /* has its number in the image */
 };
 
 struct entry {
@@ -71,17 +72,18 @@ struct symlink_content {
 };
 
 struct inode {
-    uint8_t type;        /* enum inode_type */
-    uint8_t flags;       /* enum inode_flags */
-    uint16_t mode;       /* permission bits */
-    uint16_t uid_index;  /* in the archive's id table */
+    uint8_t type;          /* enum inode_type */
+    uint8_t flags;         /* enum inode_flags */
+    uint16_t mode;         /* permission bits */
+    uint16_t uid_index;    /* in the archive's id table */
     uint16_t gid_index;
-    uint32_t mtime;      /* seconds since 1970 */
-    uint32_t xattrs;     /* set of the archive, or TREE_NONE */
-    uint32_t archive;    /* where owner, xattrs and content come from */
-    uint32_t number;     /* inode number: the archive's while it is read, the image's once it is numbered */
-    uint32_t nlink;      /* names in the image; 0 until it is numbered */
-    uint64_t reference;  /* where the image's inode table has it; UINT64_MAX until it is written */
+    uint32_t mtime;        /* seconds since 1970 */
+    uint32_t xattrs;       /* set of the archive, or TREE_NONE */
+    uint32_t archive;      /* where owner and xattrs come from */
+    uint32_t number;       /* inode number: the archive's while it is read, the image's once it is numbered */
+    uint32_t nlink;        /* names in the image; 0 until they are counted */
+    uint32_t data_archive; /* where a file's blocks and fragment are: its own, or that of an equal file */
+    uint64_t reference;    /* where the image's inode table has it; UINT64_MAX until it is written */
     union {
         struct file_content file;
         struct directory_content directory;
@@ -100,15 +102,17 @@ struct tree {
     size_t block_count, block_capacity;
     uint32_t root; /* the merged tree so far, or TREE_NONE */
     uint64_t effort;
+    struct control *control; /* borrowed */
 };
 
-void tree_init(struct tree *t);
+void tree_init(struct tree *t, struct control *control);
 void tree_destroy(struct tree *t);
 
 /* `array`, moved if it must grow to hold `needed` items of `item` bytes; NULL on failure, then it is as it was. */
 void *tree_reserve(void *array, size_t *capacity, size_t needed, size_t item, struct error *e);
 
-/* Counts `steps` of TREE_MAX_EFFORT; fails with the entry at fault, the path from the root, once they are used up. */
+/* Counts `steps` of TREE_MAX_EFFORT, and for the caller's check; fails with the entry at fault, the path from the root,
+ * once they are used up. */
 int tree_spend(struct tree *t, uint64_t steps, const uint8_t *path, size_t length, struct error *e);
 
 /* A new zeroed inode; sets *index. Pointers into the pools are void afterwards. */
@@ -127,6 +131,9 @@ uint32_t tree_child(const struct tree *t, uint32_t directory, const uint8_t *nam
 /* Adds a child to a directory that has no such name. */
 int tree_insert(struct tree *t, uint32_t directory, const uint8_t *name, size_t length, uint32_t inode,
                 struct error *e);
+
+/* Sets nlink of all that is below `directory`, whose depth is `depth`, and its own. */
+int tree_count_names(struct tree *t, uint32_t directory, unsigned depth, struct error *e);
 
 /* The path of what is being read or merged, from the root, without a leading slash. */
 struct path {

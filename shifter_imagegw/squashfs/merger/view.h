@@ -15,8 +15,9 @@ struct view {
     uint32_t root; /* index of its inode */
 };
 
-/* Also counts the names of each inode, and looks at every xattr. NULL on failure; `fd` stays the caller's. */
-struct view *view_read(int fd, const struct control *control, struct error *e);
+/* Also counts the names of each inode, and looks at every xattr. NULL on failure; `fd` stays the caller's, and so
+ * does `control`, as long as the view is used. */
+struct view *view_read(int fd, struct control *control, struct error *e);
 void view_close(struct view *v);
 
 #endif

@@ -115,7 +115,8 @@ int archive_visit_xattrs(struct archive *a, uint32_t index, int (*visit)(void *,
         if (a->xattr_pairs_left == 0)
             return error_damaged(e, "too many xattrs");
         a->xattr_pairs_left--;
-        if (read_pair(a, &c, name, &found, e) < 0 || visit(context, &found, e) < 0)
+        if (read_pair(a, &c, name, &found, e) < 0 || control_step(a->control, 1 + found.size / 64, e) < 0 ||
+            visit(context, &found, e) < 0)
             return -1;
     }
     return 0;
