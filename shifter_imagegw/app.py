@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Callable
 from shifter_imagegw.auth import Authenticator, MockAuthenticator, MungeAuthenticator, MungeSealer
 from shifter_imagegw.config import Configuration
 from shifter_imagegw.errors import ConfigurationError
-from shifter_imagegw.fetch import Fetch, LayerEngine
+from shifter_imagegw.fairness import FairGate
+from shifter_imagegw.fetch import Fetch, Held, LayerEngine
 from shifter_imagegw.groups import Accounts
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.pipeline import Pipeline
@@ -56,14 +58,15 @@ def create_worker(configuration: Configuration, engine: LayerEngine | None = Non
                 f"{directory}: {error.strerror}; create it, owned by the gateway's account (uid {os.geteuid()})"
             ) from error
     store = open_store(configuration.store_uri, configuration.database)
-    engine = engine or SquashfsEngine(configuration.cache_directory, configuration.limits)
+    engine = engine or SquashfsEngine(configuration.cache_directory, configuration.limits, configuration.cache)
     platforms = {
         name: LocalPlatform(name, platform.image_directory)
         for name, platform in configuration.platforms.items()
         if platform.ssh is None
     }
     sealer, groups_of = MungeSealer(configuration), Accounts().groups_of
-    return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of))
+    gate = FairGate(max(configuration.parallel_layers, len(os.sched_getaffinity(0))))
+    return Worker(Pipeline(configuration, store, sealer, engine, platforms, groups_of, gate=gate))
 
 
 def create_verifier(configuration: Configuration, system: str) -> Verifier:
@@ -75,22 +78,29 @@ def create_verifier(configuration: Configuration, system: str) -> Verifier:
 
 class SquashfsEngine:
     """The rooms ``layers`` and ``squashfs`` as the pipeline sees them. One directory holds the archives of all recipes,
-    and each archive's name says of which."""
+    and each archive's name says of which. Without ``keep`` nothing is ever removed."""
 
-    def __init__(self, directory: Path, limits: Limits) -> None:
+    def __init__(self, directory: Path, limits: Limits, keep: CacheLimits | None = None) -> None:
         # The API needs no libsquashfs.
         from shifter_imagegw.layers.cache import LayerCache  # noqa: PLC0415
         from shifter_imagegw.layers.merge import merge_archives  # noqa: PLC0415
 
-        self._make_cache = partial(LayerCache, directory, limits=limits)
+        self._make_cache = partial(LayerCache, directory, limits=limits, keep=keep)
         self._caches: dict[Recipe, LayerCache] = {}
         self.merge = merge_archives
 
     def archive(
-        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self,
+        recipe: Recipe,
+        descriptor: Descriptor,
+        diff_id: str,
+        fetch: Fetch,
+        progress: Callable[[int], None],
+        *,
+        held: Held,
     ) -> LayerArchive:
         """See LayerEngine."""
-        return self._cache_of(recipe).archive(descriptor, diff_id, fetch, progress)
+        return self._cache_of(recipe).archive(descriptor, diff_id, fetch, progress, held=held)
 
     def sweep(self) -> object:
         """See LayerEngine."""

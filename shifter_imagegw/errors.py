@@ -25,6 +25,7 @@
         │   └── LimitExceeded       a configured limit was crossed
         ├── ConversionError         libsquashfs or the filesystem failed (disk full, …)
         ├── ExaminerRejected        the site's examiner said no
+        ├── PullTimedOut            it takes longer than the site allows
         ├── PublishError            the result could not be put on the platform
         └── LeaseLost               another worker took the pull over
 
@@ -32,6 +33,8 @@ Every message says what failed, on which object, why, and what to do next. Messa
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class ShifterError(Exception):
@@ -135,12 +138,30 @@ class ExaminerRejected(PullError):
     """The configured examiner rejected the image."""
 
 
+class PullTimedOut(PullError):
+    """The pull has held its place in a worker for ``pullTimeout``."""
+
+
 class PublishError(PullError):
     """The finished image could not be put into the image directory."""
 
 
 class LeaseLost(PullError):
     """This worker's lease on the pull is gone; the pull belongs to somebody else."""
+
+
+_DISK_ADVICE = {
+    errno.ENOSPC: "free some space there and pull again",
+    errno.EDQUOT: "free some space there or raise the quota of the gateway's account, and pull again",
+    errno.EFBIG: "let the gateway's processes write longer files (ulimit -f, or another file system) and pull again",
+    errno.EIO: "check the disk and the kernel's log, then pull again",
+}
+
+
+def disk_advice(errnum: int | None) -> str:
+    """What to do when a file cannot be written, after the reason; ``errnum`` as in errno(3)."""
+    other = "check that its directory is there and writable by the gateway's account"
+    return _DISK_ADVICE.get(errnum or 0, other)
 
 
 _HTTP_STATUS: tuple[tuple[type[ShifterError], int], ...] = (

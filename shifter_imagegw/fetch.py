@@ -12,17 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Protocol
 
+from shifter_imagegw.attended import CHECK_SECONDS, attended
+from shifter_imagegw.fairness import FairGate
 from shifter_imagegw.images import PULLING
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.registry.manifest import Descriptor, ResolvedImage
 
-_CHECK_SECONDS = 0.2
 _LEAVE_SECONDS = 2.0
 """How long the threads of a failed pull may take to notice; one that waits for a registry ends at its time-out."""
 
 _Key = tuple[str, str]  # digest, diff_id
 Fetch = Callable[[], AbstractContextManager[Iterator[bytes]]]
+Held = Callable[[], bool]
 
 
 class OpenArchive(Protocol):
@@ -32,16 +34,29 @@ class OpenArchive(Protocol):
     def fd(self) -> int: ...
 
 
-_Archive = Callable[[Descriptor, str, Fetch, Callable[[int], None]], AbstractContextManager[OpenArchive]]
+class _Archive(Protocol):
+    """LayerEngine.archive of one recipe."""
+
+    def __call__(
+        self, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None], /, *, held: Held
+    ) -> AbstractContextManager[OpenArchive]: ...
 
 
 class LayerEngine(Protocol):
     """What turns layers into an image (layers.cache.LayerCache, layers.merge.merge_archives)."""
 
     def archive(
-        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self,
+        recipe: Recipe,
+        descriptor: Descriptor,
+        diff_id: str,
+        fetch: Fetch,
+        progress: Callable[[int], None],
+        *,
+        held: Held,
     ) -> AbstractContextManager[OpenArchive]:
-        """The archive of a layer, from the cache or made of the stream that ``fetch`` opens; PullError."""
+        """The archive of a layer: from the cache if ``held`` says that the pull may have the blob, else made of the
+        stream that ``fetch`` opens; PullError."""
 
     def merge(
         self, archives: Sequence[int], destination: Path, check: Callable[[], None], names: Sequence[str]
@@ -49,7 +64,7 @@ class LayerEngine(Protocol):
         """Write the validated image of archives (oldest first) to a new file; PullError."""
 
     def sweep(self) -> object:
-        """Remove what killed workers left behind."""
+        """Remove what killed workers left behind, and what the cache shall not keep."""
 
 
 class Progress(Protocol):
@@ -66,6 +81,15 @@ class _AbandonedError(Exception):
     """Another layer of the same image has failed."""
 
 
+def holds_layers(
+    client: RegistryClient, repository: str, image: ResolvedImage, *, parallel: int, report: Progress
+) -> bool:
+    """Whether the repository says that it has all layers of the image, without a transfer."""
+    layers = dict.fromkeys(image.layers)
+    tasks = [partial(client.holds_blob, repository, layer) for layer in layers]
+    return all(attended(tasks, parallel, report.check))
+
+
 @contextmanager
 def layer_archives(
     client: RegistryClient,
@@ -75,17 +99,19 @@ def layer_archives(
     *,
     recipe: Recipe,
     parallel: int,
+    gate: FairGate,
     report: Progress,
 ) -> Iterator[list[int]]:
     """Descriptors of the archives of all layers, oldest first; a layer that the manifest lists twice is fetched once.
 
+    ``parallel`` layers at once, as far as ``gate``, which other pulls of the process share, has places for them.
     Whatever ends this early also ends the other layers and closes ``client``.
     """
     keys = [(layer.digest, diff_id) for layer, diff_id in zip(image.layers, image.config.diff_ids)]
     distinct = dict(zip(keys, image.layers))
     report.phase(PULLING, "Pulling layers", total=sum(layer.size for layer in distinct.values()))
     with ExitStack() as stack:
-        crew = _Crew(client, repository, distinct, partial(engine.archive, recipe), report)
+        crew = _Crew(client, repository, distinct, partial(engine.archive, recipe), gate=gate, report=report)
         stack.callback(crew.leave)
         crew.start(min(parallel, len(distinct)))
         opened: dict[_Key, int] = {}
@@ -104,11 +130,14 @@ class _Crew:
         repository: str,
         layers: dict[_Key, Descriptor],
         archive: _Archive,
+        *,
+        gate: FairGate,
         report: Progress,
     ) -> None:
         self._client = client
         self._repository = repository
         self._archive = archive
+        self._gate = gate
         self._report = report
         self._todo = iter(layers.items())
         self._lock = threading.Lock()
@@ -131,7 +160,7 @@ class _Crew:
         """The next finished layer; raises what its thread raised, or what ends the pull meanwhile."""
         while True:
             try:
-                key, outcome = self._results.get(timeout=_CHECK_SECONDS)
+                key, outcome = self._results.get(timeout=CHECK_SECONDS)
             except queue.Empty:
                 self._report.check()
                 continue
@@ -164,7 +193,10 @@ class _Crew:
             key, descriptor = item
             try:
                 fetch = partial(self._client.open_blob, self._repository, descriptor)
-                archive = self._archive(descriptor, key[1], fetch, self._advance)
+                held = partial(self._client.holds_blob, self._repository, descriptor)
+                # Also while the layer lies in the cache or another pull makes it: that ends without a place of ours.
+                with self._gate.place(self, self._check):
+                    archive = self._archive(descriptor, key[1], fetch, self._advance, held=held)
             except BaseException as error:
                 self._results.put((key, error))
                 return
@@ -175,7 +207,11 @@ class _Crew:
             with archive:
                 return
 
-    def _advance(self, count: int) -> None:
+    def _check(self) -> None:
         if self._left:
             raise _AbandonedError
+        self._report.check()
+
+    def _advance(self, count: int) -> None:
+        self._check()
         self._report.advance(count)

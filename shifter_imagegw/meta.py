@@ -21,6 +21,8 @@ _MAX_BYTES = 256 * 1024
 """Longest file. Most of it is in every answer about the image too, and in a list of all images; execve has room for two
 megabytes of environment and arguments at most."""
 
+_IMAGE_KEYS = frozenset({"ENTRY", "CMD", "WORKDIR", "ENV"})
+
 _MAX_ACL_ENTRIES = 1000
 """Old runtimes abort on longer lists (section 9.3)."""
 
@@ -43,12 +45,13 @@ class Metadata:
 
 def render(metadata: Metadata) -> bytes:
     """The file's content; ConversionError names the variable or field that cannot be expressed."""
-    lines = [f"{key}: {value}\n" for key, value in _entries(metadata)]
-    content = "".join(lines).encode("utf-8", "surrogateescape")
+    entries = [(key, f"{key}: {value}\n".encode("utf-8", "surrogateescape")) for key, value in _entries(metadata)]
+    content = b"".join(line for _, line in entries)
     if len(content) > _MAX_BYTES:
+        own = sum(len(line) for key, line in entries if key in _IMAGE_KEYS)
         raise ConversionError(
-            f"the image's ENV, ENTRYPOINT and CMD have {len(content)} bytes, more than {_MAX_BYTES}; change them in the"
-            " image"
+            f"the metadata would have {len(content)} bytes, more than {_MAX_BYTES}: {own} are the image's ENV, "
+            f"ENTRYPOINT and CMD, {len(content) - own} access lists and the like; shorten the larger of them"
         )
     return content
 

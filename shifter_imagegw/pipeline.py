@@ -17,7 +17,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from shifter_imagegw.attended import attended
 from shifter_imagegw.config.model import Configuration
 from shifter_imagegw.errors import (
     ConversionError,
@@ -27,7 +29,8 @@ from shifter_imagegw.errors import (
     PublishError,
     ShifterError,
 )
-from shifter_imagegw.fetch import LayerEngine, layer_archives
+from shifter_imagegw.fairness import FairGate
+from shifter_imagegw.fetch import LayerEngine, holds_layers, layer_archives
 from shifter_imagegw.images import CONVERSION, PULLING, TRANSFER, GroupsOf, Image, granted_acls
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.meta import Metadata, recorded_recipe, render
@@ -47,7 +50,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a pull needs. ``platforms``: the image directories by system. Safe for threads."""
+    """What a pull needs. ``platforms``: the image directories by system; ``gate``: the places that all pulls share.
+    Safe for threads."""
 
     configuration: Configuration
     store: ImageStore
@@ -56,6 +60,7 @@ class Pipeline:
     platforms: Mapping[str, LocalPlatform]
     groups_of: GroupsOf
     clock: Callable[[], float] = field(default=time.time)
+    gate: FairGate = field(default_factory=FairGate)
 
     def pull_image(self, pull: Image, report: Reporter) -> Image:
         """The READY record that ``pull`` became or was merged into.
@@ -70,15 +75,19 @@ class Pipeline:
         )
         login = self._login(pull, location)
         with RegistryClient(location, login, self.configuration.http) as client:
-            image = client.resolve(reference.repository, reference.version, architecture)
-            # What no metadata file can say is found out before anything is transferred.
+            resolve = partial(client.resolve, reference.repository, reference.version, architecture)
+            [image] = attended([resolve], 1, report.check)
+            recipe = self.configuration.platforms[pull.system].recipe
             metadata = _metadata(image.config)
-            render(metadata)
+            # What no metadata file can say is found out before anything is transferred.
+            check = partial(self._check_metadata, pull, image, metadata, recipe)
+            check(client.private)
             # Until its lists are settled, the record of a private image shows nothing to others.
             report.phase(PULLING, "Getting manifest", private=image.private)
-            recipe = self.configuration.platforms[pull.system].recipe
-            if not platform.exists(image.id, _FORMAT) and self._convert(
-                pull, image, client, reference.repository, recipe=recipe, platform=platform, report=report
+            if not self._is_there(
+                pull, image, client, reference.repository, platform=platform, report=report
+            ) and self._convert(
+                pull, image, client, reference.repository, recipe=recipe, platform=platform, check=check, report=report
             ):
                 metadata = replace(metadata, recipe=recipe.record())
             private = client.private
@@ -104,6 +113,38 @@ class Pipeline:
         tokens = self.sealer.unseal(pull.sealed_tokens, pull.system)
         return choose_login(location.name, self.configuration.default_location, tokens)
 
+    def _check_metadata(
+        self, pull: Image, image: ResolvedImage, metadata: Metadata, recipe: Recipe, private: bool
+    ) -> None:
+        """ConversionError where the metadata file, access lists included, could not be written as things are now."""
+        basis = self.store.ready_by_id(pull.system, pull.itype, image.id)
+        whole = self._with_access(metadata, self._result(pull, image, private, basis))
+        render(replace(whole, recipe=recipe.record()))
+
+    def _is_there(
+        self,
+        pull: Image,
+        image: ResolvedImage,
+        client: RegistryClient,
+        repository: str,
+        *,
+        platform: LocalPlatform,
+        report: Reporter,
+    ) -> bool:
+        """Whether the image file exists and this pull may have it.
+
+        Who has seen the documents of a private image can put them into a repository of his own. That he could not have
+        fetched its layers is found out here, and where the registry does not answer, by fetching them.
+        """
+        if not _is_published(platform, image.id):
+            return False
+        basis = self.store.ready_by_id(pull.system, pull.itype, image.id)
+        if basis is not None and basis.private is False:
+            return True
+        return holds_layers(
+            client, repository, image, parallel=self.configuration.parallel_layers, report=report
+        )
+
     def _convert(
         self,
         pull: Image,
@@ -113,20 +154,25 @@ class Pipeline:
         *,
         recipe: Recipe,
         platform: LocalPlatform,
+        check: Callable[[bool], None],
         report: Reporter,
     ) -> bool:
-        """From the registry to ``<id>.squashfs`` in the image directory; False when another pull was quicker."""
+        """From the registry to ``<id>.squashfs`` in the image directory; False when another pull was quicker.
+
+        ``check`` is told whether the image is private, and raises when its metadata could not be published.
+        """
         parallel = self.configuration.parallel_layers
         names = [layer.digest for layer in image.layers]
         with layer_archives(
-            client, repository, image, self.engine, recipe=recipe, parallel=parallel, report=report
+            client, repository, image, self.engine, recipe=recipe, parallel=parallel, gate=self.gate, report=report
         ) as archives:
             report.phase(CONVERSION, "Converting image")
             with platform.part(f"{image.id}.{_FORMAT}", pull.record_id, pull.attempts) as part:
                 self.engine.merge(archives, part, report.check, names)
                 report.phase(TRANSFER, "Transferring image")
-                if platform.exists(image.id, _FORMAT):
+                if _is_published(platform, image.id):
                     return False  # by the same recipe its bytes are the same
+                check(client.private)
                 if platform.has_metadata(image.id) and self.configuration.acl_metadata:
                     closed = render(Metadata(private=True, recipe=recipe.record()))
                     platform.publish_metadata(image.id, closed, pull.record_id, pull.attempts)
@@ -200,12 +246,17 @@ class Pipeline:
     def _publish_metadata(self, pull: Image, metadata: Metadata, record: Image, platform: LocalPlatform) -> None:
         if metadata.recipe is None:  # the image was there; what it was made by need not be today's recipe
             metadata = replace(metadata, recipe=recorded_recipe(platform.metadata(record.image_id or "") or b""))
+        content = render(self._with_access(metadata, record))
+        platform.publish_metadata(record.image_id or "", content, pull.record_id, pull.attempts)
+
+    def _with_access(self, metadata: Metadata, record: Image) -> Metadata:
+        """``metadata`` with the access lists that the record has."""
         users, groups = record.user_acl or (), record.group_acl or ()
         # A record of old times may not say whether it is private; then its lists do.
         restricted = record.private or (record.private is None and bool(users or groups))
-        if restricted and self.configuration.acl_metadata:
-            metadata = replace(metadata, private=True, user_acl=users, group_acl=groups)
-        platform.publish_metadata(record.image_id or "", render(metadata), pull.record_id, pull.attempts)
+        if not (restricted and self.configuration.acl_metadata):
+            return metadata
+        return replace(metadata, private=True, user_acl=users, group_acl=groups)
 
     def _follow_records(
         self, pull: Image, image: ResolvedImage, metadata: Metadata, platform: LocalPlatform, *, lost: bool
@@ -228,6 +279,12 @@ class Pipeline:
             _log.error(
                 "pull of %s on %s: tag and metadata may be ahead of the records: %s", reference, pull.system, error
             )
+
+
+def _is_published(platform: LocalPlatform, image_id: str) -> bool:
+    """Whether there is nothing to convert. An image without metadata, which a killed worker leaves, is made again:
+    nobody could say by which recipe it was made."""
+    return platform.exists(image_id, _FORMAT) and platform.has_metadata(image_id)
 
 
 def _metadata(config: ImageConfig) -> Metadata:

@@ -11,10 +11,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from shifter_imagegw.errors import LeaseLost, StoreError
+from shifter_imagegw.errors import LeaseLost, PullTimedOut, StoreError
 from shifter_imagegw.images import Image
 from shifter_imagegw.store import ImageStore
 
@@ -38,12 +39,16 @@ class Reporter:
         lease_seconds: float,
         stop: threading.Event,
         clock: Callable[[], float] = time.time,
+        *,
+        timeout: float = threading.TIMEOUT_MAX,
     ) -> None:
         self._store = store
         self._pull = pull
         self._lease_seconds = lease_seconds
         self._stop = stop
         self._clock = clock
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._lost: LeaseLost | None = None
@@ -78,11 +83,17 @@ class Reporter:
             self._done += count
 
     def check(self) -> None:
-        """LeaseLost when the pull is somebody else's by now, PullInterruptedError when this worker stops."""
+        """LeaseLost when the pull is somebody else's by now, PullInterruptedError when this worker stops, PullTimedOut
+        when the work has taken ``timeout`` seconds."""
         if self._lost is not None:
             raise self._lost
         if self._stop.is_set():
             raise PullInterruptedError
+        if time.monotonic() > self._deadline:
+            raise PullTimedOut(
+                f"not finished after {timedelta(seconds=self._timeout)} hours (pullTimeout of this site), at: "
+                f"{self._text()}; finished layers are kept, so a new pull goes on from here"
+            )
 
     def _text(self) -> str:
         return f"{self._phase}: {min(self._done, self._total)}/{self._total} bytes" if self._total else self._phase

@@ -3,21 +3,28 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from shifter_imagegw.config.model import Configuration
 from shifter_imagegw.errors import ConversionError, InvalidReference, RegistryError
+from shifter_imagegw.fairness import FairGate
 from shifter_imagegw.fetch import LayerEngine, layer_archives
 from shifter_imagegw.images import Image
 from shifter_imagegw.layers.recipe import RECIPE, Recipe
+from shifter_imagegw.locks import locked
 from shifter_imagegw.meta import recorded_recipe
 from shifter_imagegw.platforms.local import LocalPlatform
 from shifter_imagegw.registry.client import RegistryClient
 from shifter_imagegw.registry.reference import choose_location
 
 _CHUNK = 1 << 20
+_SCRATCH = re.compile(r"rebuild-[a-z0-9_]{8}")  # as mkdtemp(3) of Python names it
 
 
 def rebuild(configuration: Configuration, record: Image, make_engine: Callable[[Path], LayerEngine]) -> str | None:
@@ -31,13 +38,44 @@ def rebuild(configuration: Configuration, record: Image, make_engine: Callable[[
     platform = LocalPlatform(record.system, configuration.platforms[record.system].image_directory)
     recipe = _recipe(record, platform)
     try:
-        with tempfile.TemporaryDirectory(prefix="rebuild-", dir=configuration.expand_directory) as scratch:
-            made = Path(scratch) / "image"
-            _convert_any(configuration, record, recipe, make_engine(Path(scratch) / "layers"), made)
+        with _scratch(configuration.expand_directory) as scratch:
+            made = scratch / "image"
+            _convert_any(configuration, record, recipe, make_engine(scratch / "layers"), made)
             return _difference(platform.path(image_id, "squashfs"), made)
     except OSError as error:
         where = error.filename or configuration.expand_directory
         raise ConversionError(f"{where}: {error.strerror}; check ExpandDirectory and the image directory") from error
+
+
+def sweep(expand_directory: Path) -> list[Path]:
+    """Remove the scratch of rebuilds that were killed, which nobody has locked; returns it."""
+    return [path for path in sorted(expand_directory.iterdir()) if _SCRATCH.fullmatch(path.name) and _removed(path)]
+
+
+def _removed(scratch: Path) -> bool:
+    with suppress(OSError), locked(scratch, os.O_RDONLY | os.O_DIRECTORY) as held:
+        if held is not None:
+            shutil.rmtree(scratch)
+            return True
+    return False
+
+
+@contextmanager
+def _scratch(expand_directory: Path) -> Iterator[Path]:
+    """A new directory, locked while it is in use."""
+    with ExitStack() as stack:
+        while True:
+            scratch = Path(tempfile.mkdtemp(prefix="rebuild-", dir=expand_directory))
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            try:
+                held = stack.enter_context(locked(scratch, os.O_RDONLY | os.O_DIRECTORY))
+            except FileNotFoundError:
+                continue
+            except OSError:  # no locks there, or none on directories (NFS): then a sweep cannot lock it either
+                break
+            if held is not None:  # else a sweep came between making and locking it
+                break
+        yield scratch
 
 
 def _recipe(record: Image, platform: LocalPlatform) -> Recipe:
@@ -82,7 +120,7 @@ def _convert(
         image = client.resolve(reference.repository, f"sha256:{record.image_id}", architecture)
         with layer_archives(
             client, reference.repository, image, engine,
-            recipe=recipe, parallel=configuration.parallel_layers, report=_Unwatched(),
+            recipe=recipe, parallel=configuration.parallel_layers, gate=FairGate(), report=_Unwatched(),
         ) as archives:  # fmt: skip
             engine.merge(archives, made, lambda: None, [layer.digest for layer in image.layers])
 

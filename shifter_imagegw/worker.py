@@ -17,6 +17,7 @@ import threading
 import time
 from types import FrameType
 
+from shifter_imagegw import rebuild
 from shifter_imagegw.errors import LeaseLost, RegistryDenied, ShifterError, StoreError
 from shifter_imagegw.images import Image
 from shifter_imagegw.pipeline import Pipeline
@@ -117,8 +118,9 @@ class Worker:
             return
         if pull.attempts > 1:
             _log.warning("pull of %s on %s: taken over, attempt %d", pull.pulltag, pull.system, pull.attempts)
+        lease, timeout = self._configuration.lease_seconds, self._configuration.pull_timeout
         try:
-            with Reporter(self._store, pull, self._configuration.lease_seconds, self._stop, self._clock) as report:
+            with Reporter(self._store, pull, lease, self._stop, self._clock, timeout=timeout) as report:
                 ready = self._pipeline.pull_image(pull, report)
         except PullInterruptedError:
             self._store.release(pull)
@@ -167,6 +169,8 @@ class Worker:
                 for path in platform.remove_stale_parts(self._is_stale):
                     _log.info("removed %s, which a killed worker left", path)
             self._pipeline.engine.sweep()
+            for path in rebuild.sweep(self._configuration.expand_directory):
+                _log.info("removed %s, which a killed 'verify --rebuild' left", path)
         except (ShifterError, OSError) as error:
             _log.error("housekeeping: %s", error)
         except Exception:

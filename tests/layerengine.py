@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from shifter_imagegw.errors import LayerError
-from shifter_imagegw.fetch import Fetch
+from shifter_imagegw.fetch import Fetch, Held
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.registry.manifest import Descriptor
 from tests.registryserver import digest_of
@@ -56,11 +56,18 @@ class PlainEngine:
         self._lock = threading.Lock()
 
     def archive(
-        self, recipe: Recipe, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
+        self,
+        recipe: Recipe,
+        descriptor: Descriptor,
+        diff_id: str,
+        fetch: Fetch,
+        progress: Callable[[int], None],
+        *,
+        held: Held,
     ) -> PlainArchive:
         self.recipes.add(recipe)
         path = self.cache / diff_id.replace(":", "-")
-        if not path.exists():
+        if not path.exists() or not held():
             with self._lock:
                 self.fetched.append(descriptor.digest)
             blob = bytearray()

@@ -23,9 +23,10 @@ class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """A complete, well-formed answer."""
+        """A complete, well-formed answer; to HEAD without its body."""
         self.head(status, {"Content-Length": str(len(body)), **(headers or {})})
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def head(self, status: int, headers: Mapping[str, str]) -> None:
         """Status line and headers only."""
@@ -47,10 +48,12 @@ class Request(BaseHTTPRequestHandler):
 
 @dataclass
 class ScriptedServer:
-    """``requests`` holds (path, headers) of every request in order; ``over`` is set when the test ends."""
+    """``requests`` holds (path, headers) of every request in order, except that the paths of HEAD requests are in
+    ``heads``; ``over`` is set when the test ends."""
 
     url: str
     requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -75,11 +78,14 @@ def scripted_server(
 
     class Handler(Request):
         def do_GET(self) -> None:
-            state.requests.append((self.path, dict(self.headers.items())))
+            if self.command == "HEAD":
+                state.heads.append(self.path)
+            else:
+                state.requests.append((self.path, dict(self.headers.items())))
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 script(self)
 
-        do_POST = do_GET  # noqa: N815 -- the name that http.server wants
+        do_HEAD = do_POST = do_GET  # noqa: N815 -- the names that http.server wants
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shifter_imagegw.config.model import Configuration, KernelVersion, Platform
 from shifter_imagegw.errors import ShifterError
+from shifter_imagegw.layers.eviction import missing_space, stored_archives
 from shifter_imagegw.layers.recipe import FIRST_KERNELS
 from shifter_imagegw.store import open_store
 
@@ -39,6 +40,7 @@ def problems(configuration: Configuration) -> list[Problem]:
     found = [
         *_unsupported(configuration),
         *_scratch(configuration),
+        *_cache(configuration),
         *_store(configuration),
         *_locations(configuration),
         *_shared_directories(configuration),
@@ -73,6 +75,21 @@ def _scratch(configuration: Configuration) -> Iterator[Problem]:
             yield from _directory(key, path)
         elif not os.access(path.parent, os.W_OK | os.X_OK):
             yield Problem(ERROR, key, f"{path}: does not exist and cannot be created in {path.parent}")
+
+
+def _cache(configuration: Configuration) -> Iterator[Problem]:
+    """Whether any layer would be kept."""
+    directory, limits = configuration.cache_directory, configuration.cache
+    try:
+        if missing_space(directory, limits) <= sum(archive.bytes for archive in stored_archives(directory)):
+            return
+    except OSError:  # _scratch has said so
+        return
+    message = (
+        f"{directory}: less of the file system is free than that, even without a cached layer: every pull fetches all "
+        "its layers; make room there, use another CacheDirectory, or lower cache.minFreePercent"
+    )
+    yield Problem(WARNING, f"cache.minFreePercent ({limits.min_free_percent})", message)
 
 
 def _shared_directories(configuration: Configuration) -> Iterator[Problem]:

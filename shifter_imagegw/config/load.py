@@ -16,6 +16,7 @@ from shifter_imagegw.config.model import Configuration, Platform, SshAccess
 from shifter_imagegw.config.reader import ObjectReader
 from shifter_imagegw.config.recipes import read_kernel, read_recipe
 from shifter_imagegw.errors import ConfigurationError
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.registry.location import Location
 from shifter_imagegw.registry.manifest import OciPlatform
@@ -121,8 +122,10 @@ def _configuration(top: ObjectReader, source: Path, environment: Mapping[str, st
         converter_options={name: converters.texts(name) for name in list(converters.keys())},
         examiner=top.path("examiner") if top.has("examiner") else None,
         http=top.object("http", required=False).settings(HttpSettings),
+        cache=top.object("cache", required=False).settings(CacheLimits),
         limits=top.object("limits", required=False).settings(Limits),
         lease_seconds=top.number("leaseSeconds", 60, least=2),
+        pull_timeout=top.number("pullTimeout", 6 * 3600),
         max_attempts=top.number("maxAttempts", 3),
         parallel_layers=top.number("parallelLayers", 4),
         pulls_per_user=top.number("pullsPerUser", 100),

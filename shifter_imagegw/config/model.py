@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.registry.location import Location
 from shifter_imagegw.registry.manifest import OciPlatform
@@ -76,11 +77,14 @@ class Configuration:
     converter_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     examiner: Path | None = None
     http: HttpSettings = field(default_factory=HttpSettings)
+    cache: CacheLimits = field(default_factory=CacheLimits)
     limits: Limits = field(default_factory=Limits)
     """What one layer may ask of the gateway."""
     lease_seconds: int = 60
     """A worker that has not been heard of for so long has lost its pull. Clocks of all gateway hosts agree to a
     fraction of it."""
+    pull_timeout: int = 6 * 3600
+    """A worker that has worked on a pull for so long gives it up."""
     max_attempts: int = 3
     """So many workers may die over a pull before it ends in FAILURE."""
     parallel_layers: int = 4

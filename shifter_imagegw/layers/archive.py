@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Callable
 
-from shifter_imagegw.errors import ConversionError, LayerError, LimitExceeded, PullError
+from shifter_imagegw.errors import ConversionError, LayerError, LimitExceeded, PullError, disk_advice
 from shifter_imagegw.layers.recipe import Limits, Recipe, compression_threads
 from shifter_imagegw.layers.trailer import write_trailer
 from shifter_imagegw.registry.manifest import Descriptor
 from shifter_imagegw.squashfs._writer import Failure, LayerWriter, Summary
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def archive_key(diff_id: str, recipe: Recipe) -> str:
@@ -43,13 +46,14 @@ def build_archive(
         raise ConversionError(f"layer {descriptor.digest}: cannot make {destination}: {error.strerror}") from error
     try:
         os.fchmod(fd, 0o600)
-        write_archive(fd, chunks, descriptor, diff_id, recipe=recipe, limits=limits, progress=progress)
+        write_archive(fd, destination, chunks, descriptor, diff_id, recipe=recipe, limits=limits, progress=progress)
     finally:
         os.close(fd)
 
 
 def write_archive(
     fd: int,
+    path: Path,
     chunks: Iterable[bytes],
     descriptor: Descriptor,
     diff_id: str,
@@ -58,7 +62,7 @@ def write_archive(
     limits: Limits,
     progress: Callable[[int], None],
 ) -> Summary:
-    """The same into an open, empty file."""
+    """The same into an open, empty file; ``path`` is for messages."""
     writer = LayerWriter(fd, threads=compression_threads(), **asdict(recipe), **asdict(limits))
     try:
         for chunk in chunks:
@@ -72,25 +76,26 @@ def write_archive(
                 digest=descriptor.digest,
             )
     except Failure as failure:
-        raise _translate(failure, descriptor) from None
+        raise _translate(failure, descriptor, path) from None
     finally:
         writer.abort()
     try:
         write_trailer(fd, summary.bytes_out, summary.inodes, summary.checksum, archive_key(diff_id, recipe))
     except OSError as error:
-        raise ConversionError(f"layer {descriptor.digest}: archive not ended: {error.strerror}{_ADVICE}") from error
+        reason = f"cannot write its end: {error.strerror}; {disk_advice(error.errno)}"
+        raise ConversionError(f"layer {descriptor.digest}: {path}: {reason}") from error
     return summary
 
 
-_ADVICE = "; free some space in the cache directory and pull again"
-
-
-def _translate(failure: Failure, descriptor: Descriptor) -> PullError:
+def _translate(failure: Failure, descriptor: Descriptor, path: Path) -> PullError:
     kind, entry, reason = failure.args
     name = None if entry is None else entry.decode("utf-8", "backslashreplace")
     if kind == "limit":
         return LimitExceeded(f"{reason}; refused", digest=descriptor.digest, entry=name)
     if kind == "layer":
         return LayerError(reason, digest=descriptor.digest, entry=name)
-    advice = _ADVICE if "No space left" in reason or "Disk quota" in reason else ""
-    return ConversionError(f"layer {descriptor.digest}: {reason}{advice}")
+    # The extension has put the error of the system into words.
+    errnum = next((number for number in _DISK_ERRORS if os.strerror(number) in reason), None)
+    if errnum is None:
+        return ConversionError(f"layer {descriptor.digest}: {reason}")
+    return ConversionError(f"layer {descriptor.digest}: {path}: {reason}; {disk_advice(errnum)}")

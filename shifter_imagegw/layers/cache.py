@@ -3,9 +3,13 @@
 
 ::
 
-    <diff_id>-<recipe>.layer            an archive; complete, as it got its name by rename
-    .<diff_id>-<recipe>.<random>.part   one in the making; whoever makes it holds an flock on it
-    .<diff_id>-<recipe>.lock            whoever makes that archive holds an flock on it
+    <digest>-<diff_id>-<recipe>.layer            an archive; complete, as it got its name by rename
+    .<digest>-<diff_id>-<recipe>.<random>.part   one in the making; whoever makes it holds an flock on it
+    .<digest>-<diff_id>-<recipe>.lock            whoever makes that archive holds an flock on it
+
+The name is a proof: a blob with that digest was downloaded once, and its content had that diff_id. Both come from
+documents that anybody can write, so an archive found by its diff_id alone would be a copy of whatever layer somebody
+claims to have.
 
 Locks vanish with their holders, so debris is what nobody holds a lock on. Nothing is synced to disk: an archive that a
 power cut tore is found out by its checksum, at its first use in a process, and made again.
@@ -14,7 +18,6 @@ power cut tore is found out by its checksum, at its first use in a process, and 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -27,8 +30,10 @@ from typing import Callable, NamedTuple
 
 from shifter_imagegw.errors import ConversionError
 from shifter_imagegw.layers.archive import archive_key, write_archive
+from shifter_imagegw.layers.eviction import CacheLimits, Keeper, mark_used, stored_archives, sweep
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.layers.trailer import TrailerError, check_trailer, verify_archive
+from shifter_imagegw.locks import UNSUPPORTED, lock_file
 from shifter_imagegw.registry.digest import checked_digest
 from shifter_imagegw.registry.manifest import Descriptor
 
@@ -73,13 +78,16 @@ class LayerArchive:
 class LayerCache:
     """The archives of one recipe below one directory, which is made when absent. Used by any number of threads.
 
+    With ``keep``, archives not used for longest make room for others; without, all are kept.
+
     Errors of the disk are ConversionError and name the file.
     """
 
-    def __init__(self, directory: Path, recipe: Recipe, limits: Limits) -> None:
+    def __init__(self, directory: Path, recipe: Recipe, limits: Limits, keep: CacheLimits | None = None) -> None:
         self._directory = directory
         self._recipe = recipe
         self._limits = limits
+        self._keeper = None if keep is None else Keeper(directory, keep)
         self._verified: set[tuple[int, ...]] = set()
 
     def archive(
@@ -89,16 +97,21 @@ class LayerCache:
         fetch: Fetch,
         progress: Callable[[int], None],
         *,
+        held: Callable[[], bool],
         verify: bool = False,
     ) -> LayerArchive:
         """The archive of a layer, from the disk or made from what ``fetch`` opens: its compressed, verified bytes.
 
+        ``held`` says whether the caller may have the blob: it is asked before what somebody else's pull has made is
+        handed out. Where it says no, the layer is fetched as if it were not there, which settles the question.
         ``progress`` gets ``descriptor.size`` in all, at once where nothing is fetched, zeros while another pull makes
         the archive; it may raise to cancel. ``verify`` hashes an archive that this process has hashed already.
         LayerError, LimitExceeded: see :func:`~shifter_imagegw.layers.archive.build_archive`.
         """
         checked_digest(diff_id, "diff_id")
-        path = self._directory / f"{diff_id.partition(':')[2]}-{self._recipe.fingerprint()}.layer"
+        checked_digest(descriptor.digest, "layer")
+        blob, content = descriptor.digest.partition(":")[2], diff_id.partition(":")[2]
+        path = self._directory / f"{blob}-{content}-{self._recipe.fingerprint()}.layer"
         key = archive_key(diff_id, self._recipe)
         self._make_directory()
         found = self._open(path, key, verify)
@@ -108,33 +121,28 @@ class LayerCache:
                 if found is None:
                     return self._make(path, descriptor, diff_id, fetch, progress)
         try:
-            progress(descriptor.size)
+            if held():
+                mark_used(found.fd)
+                progress(descriptor.size)
+                return found
         except BaseException:
             found.close()
             raise
-        return found
+        found.close()
+        with self._lock(path, progress):
+            return self._make(path, descriptor, diff_id, fetch, progress)
 
     def usage(self) -> Usage:
         """How much there is, of all recipes."""
-        sizes = []
-        for path in self._files("*.layer"):
-            with suppress(FileNotFoundError):
-                sizes.append(path.stat().st_blocks * 512)
+        sizes = [archive.bytes for archive in stored_archives(self._directory)]
         return Usage(len(sizes), sum(sizes))
 
     def sweep(self) -> list[Path]:
-        """Remove what workers left that were killed; returns it."""
-        removed = []
-        for pattern in (".*.part", ".*.lock"):
-            for path in self._files(pattern):
-                with suppress(ConversionError, FileNotFoundError), _locked(path, os.O_RDWR) as fd:
-                    if fd is not None:
-                        path.unlink()
-                        removed.append(path)
-        return removed
-
-    def _files(self, pattern: str) -> list[Path]:
-        return sorted(self._directory.glob(pattern))
+        """Remove what workers left that were killed, and archives that are too many; returns it."""
+        try:
+            return [*sweep(self._directory), *(self._keeper.evict() if self._keeper is not None else ())]
+        except OSError as error:
+            raise _disk_error(self._directory, error) from error
 
     def _make_directory(self) -> None:
         """Who can write here decides what images hold: checksums find damage, not intent."""
@@ -180,14 +188,20 @@ class LayerCache:
     def _make(
         self, path: Path, descriptor: Descriptor, diff_id: str, fetch: Fetch, progress: Callable[[int], None]
     ) -> LayerArchive:
+        try:
+            if self._keeper is not None:
+                self._keeper.make_room(descriptor.size)
+        except OSError as error:
+            raise _disk_error(self._directory, error) from error
         with self._part(path) as (part, fd):
             with fetch() as chunks:
                 write_archive(
-                    fd, chunks, descriptor, diff_id, recipe=self._recipe, limits=self._limits, progress=progress
+                    fd, part, chunks, descriptor, diff_id, recipe=self._recipe, limits=self._limits, progress=progress
                 )
             try:
                 archive = LayerArchive(os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
                 try:
+                    mark_used(archive.fd)
                     part.rename(path)
                 except BaseException:
                     archive.close()
@@ -207,10 +221,11 @@ class LayerCache:
                 if fd is None:  # a sweep came between making and locking it
                     continue
                 try:
-                    os.fchmod(fd, _FILE_MODE)
+                    _set_mode(fd, part)
                     yield part, fd
                 finally:
-                    part.unlink(missing_ok=True)
+                    with suppress(OSError):  # what stays is for the sweep
+                        part.unlink()
                 return
 
     @contextmanager
@@ -223,7 +238,8 @@ class LayerCache:
                     try:
                         yield
                     finally:
-                        lock.unlink(missing_ok=True)
+                        with suppress(OSError):
+                            lock.unlink()
                     return
             progress(0)
             time.sleep(_LOCK_POLL_SECONDS)
@@ -231,7 +247,7 @@ class LayerCache:
 
 @contextmanager
 def _locked(path: Path, flags: int) -> Iterator[int | None]:
-    """The file, opened and locked; None when somebody else has the lock, or the name belongs to another file by now."""
+    """See :func:`~shifter_imagegw.locks.locked`; where nobody can lock, nobody is kept out."""
     try:
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _FILE_MODE)
     except OSError as error:
@@ -244,13 +260,19 @@ def _locked(path: Path, flags: int) -> Iterator[int | None]:
 
 def _lock_file(fd: int, path: Path) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(path.lstat(), os.fstat(fd))
-    except FileNotFoundError:
-        return False
+        return lock_file(fd, path)
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
+        if error.errno not in UNSUPPORTED:
+            raise _disk_error(path, error) from error
+        _log.warning("layer cache: %s: no locks (%s); a layer may be fetched more than once", path, error.strerror)
+        return True
+
+
+def _set_mode(fd: int, path: Path) -> None:
+    """Whatever the umask."""
+    try:
+        os.fchmod(fd, _FILE_MODE)
+    except OSError as error:
         raise _disk_error(path, error) from error
 
 

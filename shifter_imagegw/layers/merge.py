@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shifter_imagegw.errors import ConversionError, LayerError
+from shifter_imagegw.errors import ConversionError, LayerError, disk_advice
 from shifter_imagegw.squashfs import _merger
 from shifter_imagegw.squashfs.validate import validate_image
 
@@ -83,8 +82,4 @@ def _name(names: Sequence[str], index: int) -> str:
 
 
 def _write_error(destination: Path, error: OSError) -> ConversionError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        advice = "free some space there and pull again"
-    else:
-        advice = "check that its directory is there and writable by the gateway's account"
-    return ConversionError(f"{destination}: {error.strerror}; {advice}")
+    return ConversionError(f"{destination}: {error.strerror}; {disk_advice(error.errno)}")

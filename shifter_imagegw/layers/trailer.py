@@ -20,7 +20,6 @@ offset length
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import stat
@@ -47,8 +46,9 @@ def write_trailer(fd: int, bytes_used: int, inodes: int, checksum: bytes, key: s
     sizes = bytes_used.to_bytes(8, "little") + table.to_bytes(8, "little")
     trailer = b"".join((_MAGIC, sizes, _key_digest(key), _seal(checksum, key)))
     os.ftruncate(fd, end)
-    if os.pwrite(fd, trailer, end - _SIZE) != _SIZE:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    offset = end - _SIZE
+    while offset < end:
+        offset += os.pwrite(fd, trailer[offset - end :], offset)
 
 
 def check_trailer(fd: int, key: str) -> None:
@@ -67,7 +67,7 @@ def verify_archive(fd: int, key: str) -> None:
             raise TrailerError("the file became shorter while it was read")
         sha256.update(chunk)
         offset += len(chunk)
-    sha256.update(os.pread(fd, _SUPERBLOCK, 0))
+    sha256.update(_read(fd, _SUPERBLOCK, 0))
     if _seal(sha256.digest(), key) != sealed:
         raise TrailerError("its content is damaged")
 
@@ -77,8 +77,8 @@ def _read_trailer(fd: int, key: str) -> tuple[int, bytes]:
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or status.st_size < _PAGE or status.st_size % _PAGE != 0:
         raise TrailerError("its size is not that of an archive")
-    trailer = os.pread(fd, _SIZE, status.st_size - _SIZE)
-    superblock = os.pread(fd, _SUPERBLOCK, 0)
+    trailer = _read(fd, _SIZE, status.st_size - _SIZE)
+    superblock = _read(fd, _SUPERBLOCK, 0)
     if trailer[:16] != _MAGIC or superblock[:4] != b"hsqs":
         raise TrailerError("it is no layer archive")
     # struct squashfs_super_block: the number of inodes at 4, bytes_used at 40.
@@ -94,6 +94,17 @@ def _read_trailer(fd: int, key: str) -> tuple[int, bytes]:
 
 def _file_size(end: int) -> int:
     return -(-(end + _SIZE) // _PAGE) * _PAGE
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    """All of it, unless the file ends before: one pread may give less than there is."""
+    content = b""
+    while len(content) < size:
+        chunk = os.pread(fd, size - len(content), offset + len(content))
+        if not chunk:
+            break
+        content += chunk
+    return content
 
 
 def _key_digest(key: str) -> bytes:

@@ -8,16 +8,15 @@ that whoever takes the pull over knows which parts its predecessors left.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shifter_imagegw.errors import PublishError
+from shifter_imagegw.errors import PublishError, disk_advice
 
 ITYPES = ("docker", "custom")
 """Types of images that the tag index knows."""
@@ -80,7 +79,7 @@ class LocalPlatform:
         except OSError as error:
             raise self._error(part, error) from error
         finally:
-            part.unlink(missing_ok=True)
+            _discard(part)
 
     def publish_image(self, image_id: str, image_format: str, part: Path) -> None:
         """Rename the finished image into place."""
@@ -208,14 +207,15 @@ class LocalPlatform:
                     file.flush()
                     os.fsync(descriptor)
                 part.rename(target)
-            finally:
-                part.unlink(missing_ok=True)
+            except BaseException:
+                _discard(part)
+                raise
             _sync_directory(target.parent)
         except OSError as error:
             raise self._error(target, error) from error
 
     def _error(self, path: Path, error: OSError) -> PublishError:
-        return PublishError(f"system {self._system}: {path}: {error.strerror}; {_advice(error)}")
+        return PublishError(f"system {self._system}: {path}: {error.strerror}; {disk_advice(error.errno)}")
 
 
 def encode_reference(reference: str) -> str:
@@ -226,17 +226,17 @@ def encode_reference(reference: str) -> str:
     return f"%2E{encoded[1:]}" if encoded.startswith(".") else encoded
 
 
-def _advice(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space in the image directory and pull again"
-    return "check that the image directory is there and writable by the gateway's account"
-
-
 def _entries(directory: Path) -> list[Path]:
     try:
         return sorted(directory.iterdir())
     except OSError:
         return []
+
+
+def _discard(part: Path) -> None:
+    """Remove it if it is there. What this cannot remove is found by the next sweep, and no reason to fail."""
+    with suppress(OSError):
+        part.unlink()
 
 
 def _modified(path: Path) -> float:

@@ -117,6 +117,24 @@ class RegistryClient:
             sources.extend(self._foreign_source(url, what) for url in descriptor.urls)
         return BlobStream(sources, descriptor, what, self._http, self._exchange.attempts).open()
 
+    def holds_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        """Whether the repository would serve the blob to this client, as far as it says without sending it.
+
+        A manifest may name any digest, so that it names this one says nothing. False also where nobody can tell, such
+        as at a registry that refuses HEAD: then only :meth:`open_blob` shows it. The URLs of a foreign layer are not
+        asked, as what they answer is up to the author of the manifest.
+        """
+        check_repository(repository)
+        checked_digest(descriptor.digest, f"registry {self._location.name}, {repository}")
+        what = describe_blob(self._location.name, repository, descriptor.digest)
+        for endpoint in self._endpoints:
+            try:
+                if endpoint.size(repository, f"blobs/{descriptor.digest}", what) == descriptor.size:
+                    return True
+            except RegistryError as error:
+                _log.info("%s; the layer must be fetched", error)
+        return False
+
     def _endpoint(self, url: str, login: Login | None, auth_method: str) -> Endpoint:
         # An alias says little to whom reads the message; the host says where to look.
         host = urlsplit(url).netloc

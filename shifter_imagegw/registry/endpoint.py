@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Callable, TypeVar, Union
 
@@ -12,6 +13,10 @@ from shifter_imagegw.registry.exchange import Answer, Attempts, Document, Exchan
 
 # Anonymous, token, renewed token, login, renewed login, and one for a race between threads.
 _MAX_STEPS = 6
+
+# Who asks can do without the answer; a registry with a hiccup deserves a second chance, a broken one no more.
+_HEAD_REPEATS = 1
+_LENGTH = re.compile(r"[0-9]{1,19}")
 
 _Reply = TypeVar("_Reply", bound=Union[Answer, Document])
 
@@ -52,6 +57,20 @@ class Endpoint:
             return self._exchange.get(url, headers, authorization, attempts, what=what)
 
         return self._authorised(repository, ask, attempts, lambda a: a.response.headers.getlist("WWW-Authenticate"))
+
+    def size(self, repository: str, path: str, what: str) -> int | None:
+        """Bytes of what a GET below ``/v2/<repository>/`` would bring (HEAD); None where it would bring nothing, or
+        the answer does not say."""
+        attempts = self._exchange.attempts(_HEAD_REPEATS)
+        url = f"{self._base}/v2/{repository}/{path}"
+
+        def ask(authorization: str | None) -> Answer:
+            return self._exchange.get(url, {}, authorization, attempts, what=what, method="HEAD")
+
+        answer = self._authorised(repository, ask, attempts, lambda a: a.response.headers.getlist("WWW-Authenticate"))
+        answer.discard()
+        length = answer.header("Content-Length")
+        return int(length) if answer.status == 200 and _LENGTH.fullmatch(length) else None
 
     def _authorised(
         self,

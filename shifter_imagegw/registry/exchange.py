@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urljoin
 
 from urllib3 import HTTPHeaderDict
@@ -135,21 +135,29 @@ class Exchange:
         self._http = http
         self.cancelled = cancelled
 
-    def attempts(self) -> Attempts:
-        """A fresh budget for one task."""
-        return Attempts(self._http, self.cancelled)
+    def attempts(self, most: int | None = None) -> Attempts:
+        """A fresh budget for one task: of ``most`` repeats where given and the configuration allows more."""
+        http = self._http if most is None else replace(self._http, retries=min(most, self._http.retries))
+        return Attempts(http, self.cancelled)
 
     def get(
-        self, url: str, headers: Mapping[str, str], authorization: str | None, attempts: Attempts, *, what: str
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        attempts: Attempts,
+        *,
+        what: str,
+        method: str = "GET",
     ) -> Answer:
-        """GET ``url``; every final status comes back except those that ask to try again later.
+        """GET (or HEAD) ``url``; every final status comes back except those that ask to try again later.
 
         ``what`` begins the messages: registry and object. Raises :class:`RegistryUnreachable` when the attempts are
         used up and :class:`RegistryError` for a redirect that is not followed.
         """
         while True:
             try:
-                answer = self._follow(url, headers, authorization, what)
+                answer = self._follow(method, url, headers, authorization, what)
             except RegistryUnreachable as error:
                 attempts.pause(type(error)(f"{what}: {error}"))
                 continue
@@ -182,14 +190,16 @@ class Exchange:
             except RegistryUnreachable as error:
                 attempts.pause(error)
 
-    def _follow(self, url: str, headers: Mapping[str, str], authorization: str | None, what: str) -> Answer:
+    def _follow(
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, what: str
+    ) -> Answer:
         home = origin_of(url)
         at_home = True
         for _ in range(self._http.max_redirects + 1):
             sent = dict(headers)
             if authorization is not None and at_home:
                 sent["Authorization"] = authorization
-            answer = Answer(self._transport.get(url, sent), at_home)
+            answer = Answer(self._transport.request(method, url, sent), at_home)
             if answer.status not in _REDIRECTS:
                 return answer
             answer.discard()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One GET on the wire: TLS, proxies, time-outs and guarded addresses. No policy on answers.
+"""One request on the wire: TLS, proxies, time-outs and guarded addresses. No policy on answers.
 
 urllib3 does the HTTP; the sockets below it are ours (:mod:`shifter_imagegw.registry.address`). Environment variables
 count for proxies only: no netrc, no other certificate bundles, no cookies.
@@ -58,8 +58,8 @@ class Transport:
         self._managers: dict[tuple[str, bool, str | None], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
-    def get(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        """Send one GET; the body of the answer is not read yet and never decoded.
+    def request(self, method: str, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Send one GET or HEAD; the body of the answer is not read yet and never decoded.
 
         Raises :class:`RegistryUnreachable` (worth another try) or :class:`Unretryable`.
         """
@@ -67,7 +67,7 @@ class Transport:
         manager = self._manager(target)
         try:
             return manager.request(
-                "GET",
+                method,
                 url,
                 headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **headers},
                 redirect=False,

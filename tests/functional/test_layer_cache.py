@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -52,8 +53,13 @@ def cache(tmp_path: Path) -> LayerCache:
     return LayerCache(tmp_path / "below/cache", Recipe(), Limits())
 
 
-def get(cache: LayerCache, registry: Registry, progress: Callable[[int], None] = lambda _count: None) -> LayerArchive:
-    return cache.archive(descriptor(BLOB), digest_of(TAR), registry.fetch, progress)
+def get(
+    cache: LayerCache,
+    registry: Registry,
+    progress: Callable[[int], None] = lambda _count: None,
+    held: Callable[[], bool] = lambda: True,
+) -> LayerArchive:
+    return cache.archive(descriptor(BLOB), digest_of(TAR), registry.fetch, progress, held=held)
 
 
 def names(cache: LayerCache) -> list[str]:
@@ -95,6 +101,49 @@ def test_recipes_and_layers_do_not_mix(cache: LayerCache, tmp_path: Path) -> Non
     second.path.replace(first.path)
     with get(cache, registry):
         assert registry.fetched == 3
+
+
+def test_who_may_not_have_the_blob_gets_no_archive(cache: LayerCache) -> None:
+    owners, strangers = Registry(), Registry(BLOB[:-1000])
+    get(cache, owners).close()
+    with pytest.raises(LayerError, match="ends too early"):
+        get(cache, strangers, held=lambda: False)
+    assert strangers.fetched == 1
+    # Somebody who can fetch it, where the registry only does not say so, gets what he fetched.
+    with get(cache, owners, held=lambda: False):
+        assert owners.fetched == 2
+    with get(cache, owners):
+        assert owners.fetched == 2
+    assert [Path(name).suffix for name in names(cache)] == [".layer"]
+
+
+def test_the_same_content_under_another_digest_is_not_found(cache: LayerCache) -> None:
+    get(cache, Registry()).close()
+    claimed = b"a blob that nobody has"
+    registry = Registry(claimed)
+    with pytest.raises(LayerError):
+        cache.archive(
+            descriptor(claimed), digest_of(TAR), registry.fetch, lambda _count: None, held=lambda: True
+        ).close()
+    assert registry.fetched == 1
+    assert len(names(cache)) == 1
+
+
+def test_what_another_pull_makes_meanwhile_is_not_handed_to_everybody(cache: LayerCache) -> None:
+    gate = threading.Event()
+    owners, strangers = Registry(gate=gate), Registry(BLOB[:-1000])
+    owner = threading.Thread(target=lambda: get(cache, owners).close())
+    owner.start()
+    while owners.fetched == 0:
+        time.sleep(0.01)
+
+    def waiting(_count: int) -> None:
+        gate.set()
+
+    with pytest.raises(LayerError, match="ends too early"):
+        get(cache, strangers, waiting, held=lambda: False)
+    owner.join()
+    assert (owners.fetched, strangers.fetched) == (1, 1)
 
 
 def test_archives_outlive_their_names(cache: LayerCache) -> None:
@@ -154,7 +203,9 @@ def test_damage_behind_our_back_is_found_when_asked(cache: LayerCache) -> None:
         with archive.path.open("r+b") as file:
             file.write(content)
         os.utime(archive.path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with cache.archive(descriptor(BLOB), digest_of(TAR), registry.fetch, lambda _count: None, verify=True):
+    with cache.archive(
+        descriptor(BLOB), digest_of(TAR), registry.fetch, lambda _count: None, held=lambda: True, verify=True
+    ):
         assert registry.fetched == 2
 
 
@@ -226,7 +277,7 @@ def slow():
         yield piece
 
 LayerCache(Path({directory!r}), Recipe(), Limits()).archive(
-    descriptor(blob), digest_of(tar), fetch, lambda count: None
+    descriptor(blob), digest_of(tar), fetch, lambda count: None, held=lambda: True
 ).close()
 """
 
@@ -263,7 +314,11 @@ def test_a_killed_process_leaves_nothing_that_lasts(tmp_path: Path, cache: Layer
         process.wait()
     with get(cache, Registry()):
         pass
-    assert [path.suffix for path in cache.sweep()] == [".part"]
+    # A host that does not see this host's locks must not take what is being written.
+    assert cache.sweep() == []
+    (part,) = [cache._directory / name for name in names(cache) if name.endswith(".part")]
+    os.utime(part, (0, 0))
+    assert cache.sweep() == [part]
     assert [Path(name).suffix for name in names(cache)] == [".layer"]
 
 
@@ -273,7 +328,12 @@ def test_failures_leave_nothing(cache: LayerCache) -> None:
     assert names(cache) == []
     assert cache.sweep() == []
     with pytest.raises(ManifestInvalid):
-        cache.archive(descriptor(BLOB), "sha256:../../x", Registry().fetch, lambda _count: None)
+        cache.archive(descriptor(BLOB), "sha256:../../x", Registry().fetch, lambda _count: None, held=lambda: True)
+    with pytest.raises(ManifestInvalid):
+        cache.archive(
+            replace(descriptor(BLOB), digest="sha256:../../x"), digest_of(TAR), Registry().fetch, lambda _count: None,
+            held=lambda: True,
+        )  # fmt: skip
 
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:

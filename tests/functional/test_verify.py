@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,13 @@ import pytest
 from shifter_imagegw.errors import NotFound, NotSupported
 from shifter_imagegw.images import Image
 from shifter_imagegw.layers.recipe import RECIPE, Recipe
+from shifter_imagegw.rebuild import sweep
 from shifter_imagegw.verify import Verifier
-from tests.gatewayserver import PROGRAM, SYSTEM
+from tests.gatewayserver import PROGRAM, SYSTEM, worker_process
 from tests.munged import Munged
 from tests.pulledsite import OLD, PulledSite, make_site
 from tests.registryserver import RegistryServer, registry_server, tar_of
+from tests.scriptedserver import Request, fake_image, scripted_server, serve_image
 
 OTHER = "ab" * 32
 
@@ -46,6 +50,13 @@ def problems(site: PulledSite, *images: str, system: str = SYSTEM) -> list[str]:
 def verify(site: PulledSite, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*PROGRAM, "--config", str(site.config), "verify", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def await_true(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def spoil(path: Path, offset: int, content: bytes) -> None:
@@ -224,6 +235,40 @@ class TestRebuild:
         changed = site.changed(change)
         changed.store.close()
         assert verify(changed, OLD, image.image_id or "", "--rebuild").returncode == 0
+
+    def test_what_a_killed_one_leaves_is_removed_by_a_worker(self, site: PulledSite) -> None:
+        image = fake_image(tar_of({"file": b"text" * 50_000}))
+        slow = threading.Event()
+
+        def blob(request: Request) -> None:
+            request.head(200, {"Content-Length": str(len(image.layer))})
+            request.wfile.write(image.layer[:100_000])
+            request.wfile.flush()
+            if slow.is_set():
+                server.over.wait(120)
+            request.wfile.write(image.layer[100_000:])
+
+        expand = site.configuration.expand_directory
+        other = expand / "rebuild-1"
+        other.mkdir()
+        (expand / "rebuild-00000000").symlink_to(other)
+        with scripted_server(serve_image(image, blob)) as server:
+            scripted = {"remotetype": "dockerv2", "url": server.url}
+            moved = site.changed(lambda document: document["Locations"].update(plain=scripted))
+            moved.pulled()
+            moved.store.close()
+            slow.set()
+            command = [*PROGRAM, "--config", str(site.config), "verify", SYSTEM, "app:1", "--rebuild"]
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                await_true(lambda: list(expand.glob("rebuild-*/layers/.*.part")))
+                assert sweep(expand) == []  # it is alive
+                process.kill()
+        (left,) = expand.glob("rebuild-*/layers")
+        with worker_process(site.config):
+            await_true(lambda: not left.parent.exists())
+        assert other.is_dir()
+        other.rmdir()
+        (expand / "rebuild-00000000").unlink()
 
     def test_the_cache_is_not_believed(self, site: PulledSite) -> None:
         site.pulled()

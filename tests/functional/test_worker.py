@@ -38,7 +38,7 @@ from tests.registryserver import (
     registry_server,
     tar_of,
 )
-from tests.scriptedserver import Request, fake_image, scripted_server
+from tests.scriptedserver import Request, fake_image, scripted_server, serve_image
 
 ALICE = Session(SYSTEM, 1000, 100, "alice", "users", {"token": "ann:secret"})
 BOB = Session(SYSTEM, 2000, 200, "bob", "users", {"token": "ann:secret"})
@@ -337,6 +337,26 @@ def test_what_no_metadata_can_say_is_refused_before_a_transfer(site: Site, regis
     assert site.engine.fetched == []
 
 
+def test_lists_that_make_the_metadata_too_long_are_refused_before_a_transfer(
+    site: Site, token_registry: RegistryServer
+) -> None:
+    pushed = push(token_registry, "long/app", "1", b"long", Env=[f"V{n:04}={'x' * 90}" for n in range(2500)])
+    image = site.pulled("token/long/app:1", ALICE, uids=tuple(range(4_000_000_000, 4_000_000_999)))
+    assert image.status == FAILURE
+    assert "ENTRYPOINT and CMD, 11" in (image.status_message or "")
+    assert site.engine.fetched == []
+    assert not site.platform.exists(pushed.id, "squashfs")
+
+
+def test_nobody_is_added_to_lists_that_are_full(site: Site, token_registry: RegistryServer) -> None:
+    pushed = push(token_registry, "full/app", "1", b"full")
+    site.pulled("token/full/app:1", ALICE, uids=tuple(range(5000, 5999)))
+    image = site.pulled("token/full/app:1", BOB)
+    assert image.status == FAILURE
+    assert "user list has 1001 entries" in (image.status_message or "")
+    assert len(site.meta(pushed.id)["USERACL"][0].split(",")) == 1000
+
+
 def test_an_error_nobody_thought_of_ends_the_pull_with_an_id(
     site: Site, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,6 +423,28 @@ def test_the_first_broken_layer_ends_the_others_at_once(make_site: Callable[...,
         assert (found.status, "404" in (found.status_message or "")) == (FAILURE, True)
         # The other layer's answer never comes; only its time-out would end the wait for it.
         assert time.monotonic() - began < site.configuration.http.read_timeout
+
+
+@pytest.mark.parametrize("slow", ["manifests", "blobs"])
+def test_a_registry_that_is_slow_for_ever_ends_the_pull(make_site: Callable[..., Site], slow: str) -> None:
+    """It sends enough to be waited for, each time; only the pull as a whole has an end."""
+    image = fake_image()
+
+    def script(request: Request) -> None:
+        if slow in request.path and not request.path.endswith(digest_of(image.config)):
+            request.head(200, {"Content-Length": str(len(image.layer)), "Content-Type": OCI_MANIFEST})
+            while not server.over.wait(0.05):
+                request.wfile.write(b" ")
+                request.wfile.flush()
+        else:
+            serve_image(image)(request)
+
+    with scripted_server(script) as server:
+        site = make_site(locations={"s": {"remotetype": "dockerv2", "url": server.url}}, pullTimeout=1)
+        found = site.pulled("s/app:v1")
+    phase = "Getting manifest" if slow == "manifests" else "Pulling layers: "
+    assert found.status == FAILURE
+    assert f"not finished after 0:00:01 hours (pullTimeout of this site), at: {phase}" in (found.status_message or "")
 
 
 def test_lists_that_changed_meanwhile_are_settled_again(

@@ -15,6 +15,7 @@ import pytest
 
 from shifter_imagegw.config import Configuration, load_configuration, parse_configuration, problems
 from shifter_imagegw.errors import ConfigurationError
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -184,6 +185,8 @@ def test_a_level_goes_with_its_compressor(compressor: str, level: int) -> None:
 
 def test_limits_are_those_of_the_engine() -> None:
     assert parse(DOCUMENTED).limits == Limits()
+    assert parse(DOCUMENTED).cache == CacheLimits(max_bytes=200 << 30, min_free_percent=10, max_idle=0)
+    assert parse({**DOCUMENTED, "cache": {"maxIdle": 60}}).cache == CacheLimits(max_idle=60)
     assert parse({**DOCUMENTED, "limits": {"maxBytes": 5, "maxDepth": 7}}).limits == Limits(max_bytes=5, max_depth=7)
 
 
@@ -249,6 +252,11 @@ def test_mock_authentication_needs_the_switch_of_the_tests() -> None:
         ("Platforms/aurora/kernel", "RHEL 8", r"Platforms\.aurora\.kernel: 'RHEL 8': expected a version, e\.g\. 4\.18"),
         ("limits", {"maxRation": 3}, r"limits\.maxRation: unknown key; did you mean 'maxRatio'\?"),
         ("limits", {"maxRatio": 0}, r"limits: maxRatio is 0, not within 1 to"),
+        ("cache", {"maxbytes": 5}, r"cache\.maxbytes: unknown key; did you mean 'maxBytes'\?"),
+        ("cache", {"maxBytes": 200}, r"cache: maxBytes is 200, less than a megabyte: no layer would be kept"),
+        ("cache", {"maxBytes": "200G"}, r"cache\.maxBytes: expected a number, got text"),
+        ("cache", {"minFreePercent": 100}, r"cache: minFreePercent is 100, not within 0 to 99"),
+        ("cache", {"maxIdle": -1}, r"cache\.maxIdle: -1 is negative"),
         ("limits", {"maxPath": 5000}, r"limits: maxPath is 5000, not within 1 to 4096"),
         ("limits", {"maxBytes": 1e9}, r"limits\.maxBytes: expected a number, got a fraction"),
         ("Platforms", ..., "Platforms: is missing"),
@@ -270,6 +278,7 @@ def test_mock_authentication_needs_the_switch_of_the_tests() -> None:
         ("MongoDB", ..., "MongoDB: is missing"),
         ("MongoDBURI", "postgres://x", r"MongoDBURI: expected mongodb://HOST/ or sqlite:///"),
         ("WorkerThreads", 0, "WorkerThreads: 0 is too small: at least 1"),
+        ("pullTimeout", 0, "pullTimeout: 0 is too small: at least 1"),
         ("WorkerThreads", "4", "WorkerThreads: expected a number, got text"),
         ("WorkerThreads", True, "WorkerThreads: expected a number, got true or false"),
         ("Metrics", "yes", "Metrics: expected true or false, got text"),

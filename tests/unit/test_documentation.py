@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shifter_imagegw.config.reader import camel_case
+from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,8 +33,8 @@ def test_every_file_of_code_names_its_licence() -> None:
     assert [p for p in code if "SPDX-License-Identifier: BSD-3-Clause" not in (ROOT / p).read_text()[:400]] == []
 
 
-@pytest.mark.parametrize("kind", [Recipe, Limits])
-def test_every_key_of_recipe_and_limits_is_documented(kind: type[Recipe] | type[Limits]) -> None:
+@pytest.mark.parametrize("kind", [Recipe, Limits, CacheLimits])
+def test_every_key_of_a_settings_object_is_documented(kind: type[Recipe | Limits | CacheLimits]) -> None:
     page = (ROOT / "docs/gateway-configuration.md").read_text()
     keys = [camel_case(field.name) for field in dataclasses.fields(kind)]
     assert [key for key in keys if f"| `{key}` |" not in page] == []

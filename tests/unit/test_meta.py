@@ -93,5 +93,9 @@ def test_the_whole_is_bounded() -> None:
     variables = [f"V{number:04}={'x' * 90}" for number in range(2500)]
     assert len(render(Metadata(env=variables))) < 256 * 1024
     for more in (Metadata(env=variables * 2), Metadata(cmd=variables * 3), Metadata(entrypoint=["x" * 300_000])):
-        with pytest.raises(ConversionError, match=r"ENV, ENTRYPOINT and CMD have \d+ bytes, more than 262144"):
+        with pytest.raises(ConversionError, match=r"would have \d+ bytes, more than 262144: \d+ are the image's ENV"):
             render(more)
+    ids = range(2**32 - 1000, 2**32)
+    assert render(Metadata(env=variables[:2300], private=True, user_acl=ids, group_acl=ids))
+    with pytest.raises(ConversionError, match=r"CMD, 220\d\d access lists and the like"):
+        render(Metadata(env=variables, private=True, user_acl=ids, group_acl=ids))

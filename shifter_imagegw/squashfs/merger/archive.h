@@ -18,7 +18,7 @@
 
 #include "error.h"
 
-enum { ARCHIVE_METADATA_SLOTS = 64, ARCHIVE_OPTIONS_MAX = 64, ARCHIVE_DIGEST_SIZE = 16 /* bytes */ };
+enum { ARCHIVE_METADATA_SETS = 32, ARCHIVE_OPTIONS_MAX = 64, ARCHIVE_DIGEST_SIZE = 16 /* bytes */ };
 enum { ARCHIVE_XATTR_NAME_MAX = 255, ARCHIVE_XATTR_VALUE_MAX = 65536 }; /* linux/limits.h */
 
 /* What the xattrs of an inode say to the merge (the layer archive contract, docs/conversion.md). */
@@ -44,9 +44,15 @@ struct metadata_block {
     uint8_t data[SQFS_META_BLOCK_SIZE];
 };
 
+/* Listings and the inodes that they name are read by turns: two blocks that share a set must not evict each other. */
+struct metadata_set {
+    struct metadata_block blocks[2];
+    unsigned oldest; /* which of them was not the last to be used */
+};
+
 /* Unpacked metadata blocks, shared by all archives of a merge. */
 struct metadata_cache {
-    struct metadata_block slots[ARCHIVE_METADATA_SLOTS];
+    struct metadata_set sets[ARCHIVE_METADATA_SETS];
     uint8_t value[ARCHIVE_XATTR_VALUE_MAX]; /* the xattr value being looked at */
 };
 

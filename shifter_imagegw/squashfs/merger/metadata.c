@@ -46,14 +46,20 @@ static const struct metadata_block *fetch(struct archive *a, uint64_t position, 
         error_damaged(e, "metadata at %llu lies outside its table", (unsigned long long)position);
         return NULL;
     }
-    uint64_t slot = (position ^ position >> 13 ^ (uint64_t)a->index * 7) % ARCHIVE_METADATA_SLOTS;
-    struct metadata_block *block = &a->cache->slots[slot];
-    if (block->position == position && block->archive == a->index) {
+    struct metadata_set *set =
+        &a->cache->sets[(position ^ position >> 13 ^ (uint64_t)a->index * 7) % ARCHIVE_METADATA_SETS];
+    for (unsigned i = 0; i < 2; i++) {
+        const struct metadata_block *block = &set->blocks[i];
+        if (block->position != position || block->archive != a->index)
+            continue;
+        set->oldest = 1 - i;
         if (block->stored <= end - position)
             return block;
         error_damaged(e, "metadata at %llu lies outside its table", (unsigned long long)position);
         return NULL;
     }
+    struct metadata_block *block = &set->blocks[set->oldest];
+    set->oldest = 1 - set->oldest;
     block->position = 0;
     if (unpack(a, block, position, end, e) < 0)
         return NULL;
