@@ -17,9 +17,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from shifter_imagegw.layers.recipe import Recipe
 from tests.layerarchive import IMPLIED, Directory, Fifo, File, OldLink, OwnLink, Symlink, Whiteout, write_archive
 from tests.layerarchive import Layer as Description
-from tests.layers import Layer
+from tests.layers import Layer, convert
 
 _EVERYTHING: Description = {
     b"d": Directory(opaque=True), b"d/deep": IMPLIED, b"d/deep/f": File(b"tail" * 9, xattrs={"user.a": b"value"}),
@@ -96,6 +97,14 @@ def _archives() -> Iterator[bytes]:
                 yield plain.read_bytes()
 
 
+def _sealed() -> Iterator[bytes]:
+    """Archives of our own writer, with digests, alike but for what is in them."""
+    recipe = Recipe(compressor="gzip", level=1, block_size=4096)
+    with tempfile.TemporaryDirectory() as directory:
+        for tar in list(_tars())[:3]:
+            yield convert(tar, Path(directory) / "sealed", recipe=recipe).read_bytes()
+
+
 def _without_padding(archive: bytes) -> bytes:
     return archive[: int.from_bytes(archive[40:48], "little")]
 
@@ -106,6 +115,10 @@ def merge_inputs() -> Iterator[bytes]:
     for archive in archives:
         for way in (0, 1, 2, 6):
             yield bytes([way]) + len(archive).to_bytes(3, "little") + archive
+    sealed = list(_sealed())
+    for older, newer in zip(sealed, sealed[1:]):
+        for way in (0, 1):
+            yield bytes([way]) + b"".join(len(one).to_bytes(3, "little") + one for one in (older, newer))
     half = len(archives) // 2
     for older, newer in zip(archives[:half], archives[half:]):
         yield bytes([0]) + b"".join(len(one).to_bytes(3, "little") + one for one in (older, newer))
@@ -114,7 +127,9 @@ def merge_inputs() -> Iterator[bytes]:
 def overlay_inputs() -> Iterator[bytes]:
     """Inputs of overlay_fuzz.c: any bytes are layers, so a few runs of them will do."""
     for number in range(24):
-        yield hashlib.shake_256(bytes([number])).digest(40 + 10 * number)
+        layer = hashlib.shake_256(bytes([number])).digest(40 + 4 * number)
+        yield layer
+        yield layer + b"\x0d" + layer  # 13 ends the layer: the files of both are equal
 
 
 def image_inputs() -> Iterator[bytes]:
