@@ -229,6 +229,21 @@ def test_a_file_of_many_exabytes_is_refused_at_once() -> None:
     assert "too many blocks" in survive(_image(_directory(1, len(listing)) + file, listing, 0, 2))
 
 
+def test_xattrs_that_say_a_terabyte_are_refused() -> None:
+    sound = _image(_directory(1, 0), bytes(1), 0, 1)[:-4096]
+    reference = (8192 + 2) << 16  # to the value, which begins with the second block
+    pair = struct.pack("<HH", 0x100, 1) + b"a" + struct.pack("<IQ", 8, reference)
+    pairs = 8192 // len(pair)
+    content = (pair * pairs).ljust(8192, b"\0") + struct.pack("<I", 65536) + bytes(65536)
+    sets = struct.pack("<QII", 0, pairs, 0) * 34_000
+    tables = [b"".join(_metadata(t[at : at + 8192]) for at in range(0, len(t), 8192)) for t in (content, sets)]
+    sets_at = len(sound) + len(tables[0])
+    listed_at = sets_at + len(tables[1])
+    blocks = b"".join(struct.pack("<Q", sets_at + at) for at in range(0, len(tables[1]), 8194))
+    image = sound + b"".join(tables) + struct.pack("<QII", len(sound), 34_000, 0) + blocks
+    assert "too many xattrs" in survive(with_fields(image + bytes(4096), xattr_table=listed_at, used=len(image)))
+
+
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6)
 
 

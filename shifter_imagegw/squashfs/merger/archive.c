@@ -197,7 +197,7 @@ int archive_open(struct archive *a, int fd, uint32_t index, struct metadata_cach
     a->index = index;
     a->cache = cache;
     a->control = control;
-    a->xattr_pairs_left = 1 << 24;
+    a->xattr_effort_left = 1 << 24;
     struct stat status;
     if (fstat(fd, &status) < 0)
         return error_system(e, errno, "fstat");

@@ -73,7 +73,7 @@ struct archive {
     uint64_t xattr_start, xattr_end;
     struct xattr_set *xattr_sets;
     uint32_t xattr_count;
-    uint32_t xattr_pairs_left; /* what an archive may hold at most; bounds the time a hostile one takes */
+    uint32_t xattr_effort_left; /* pairs, and each 256 bytes of their values; bounds the time a hostile archive takes */
     struct metadata_cache *cache;
     struct control *control;
 };

@@ -9,10 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image.h"
 #include "inode_writer.h"
-#include "overlay.h"
-#include "reader.h"
+#include "merge.h"
+#include "view.h"
 
 static PyObject *file_error;    /* an OSError; in the place of the file name the index of the archive, if it is one */
 static PyObject *archive_error; /* (archive, reason) */
@@ -69,53 +68,6 @@ static int call_check(void *context)
 
 /* --- merge -------------------------------------------------------------------------------------------------------- */
 
-/* All archives' blocks end up in one file, which has one compressor and one block size. */
-static int check_alike(const struct archive *first, const struct archive *other, struct error *e)
-{
-    if (other->super.compression_id != first->super.compression_id || other->options_size != first->options_size ||
-        memcmp(other->options, first->options, first->options_size) != 0)
-        return error_damaged(e, "is compressed otherwise than the first archive");
-    if (other->super.block_size != first->super.block_size)
-        return error_damaged(e, "has a block size of %u, the first archive has %u", other->super.block_size,
-                             first->super.block_size);
-    return 0;
-}
-
-static int add_layer(struct tree *t, struct archive *archives, size_t index, int fd, struct metadata_cache *cache,
-                     struct error *e)
-{
-    struct archive *a = &archives[index];
-    uint32_t root;
-    e->archive = (int)index;
-    if (control_check(t->control, e) < 0 || archive_open(a, fd, (uint32_t)index, cache, t->control, e) < 0 ||
-        check_alike(archives, a, e) < 0 || reader_read(a, t, READ_LAYER, &root, e) < 0)
-        return -1;
-    return overlay_apply(t, root, e);
-}
-
-static int merge(const int *fds, size_t count, int destination, struct control *control,
-                 struct image_summary *summary, struct error *e)
-{
-    struct tree tree;
-    tree_init(&tree, control);
-    struct metadata_cache *cache = calloc(1, sizeof *cache);
-    struct archive *archives = calloc(count + 1, sizeof *archives);
-    int result = cache != NULL && archives != NULL ? 0 : error_memory(e);
-    size_t opened = 0;
-    while (result == 0 && opened < count) {
-        result = add_layer(&tree, archives, opened, fds[opened], cache, e);
-        opened++;
-    }
-    if (result == 0)
-        result = image_write(&tree, archives, count, destination, summary, e);
-    for (size_t i = 0; i < opened; i++)
-        archive_close(&archives[i]);
-    free(archives);
-    free(cache);
-    tree_destroy(&tree);
-    return result;
-}
-
 static int *descriptors(PyObject *sequence, Py_ssize_t *count)
 {
     PyObject *fast = PySequence_Fast(sequence, "archives must be a sequence of descriptors");
@@ -163,59 +115,26 @@ static PyObject *py_merge(PyObject *module, PyObject *arguments)
 
 /* --- looking at an image ------------------------------------------------------------------------------------------ */
 
-struct view {
-    struct archive archive;
-    struct tree tree;
-    struct metadata_cache *cache;
-    uint32_t root;
+/* What is looked at, and who may stop it: the view calls back as long as it is used. */
+struct look {
+    struct view *view;
     struct caller caller;
     struct control control;
 };
 
-static int check_xattrs(struct view *v, struct error *e)
+/* As view_read; -1 with an exception set on failure. */
+static int look_open(struct look *l, int fd, PyObject *check)
 {
-    uint8_t marks;
-    for (uint32_t i = 0; i < v->archive.xattr_count; i++)
-        if (archive_xattr_marks(&v->archive, i, &marks, e) < 0)
-            return -1;
-    return 0;
-}
-
-static void view_close(struct view *v)
-{
-    archive_close(&v->archive);
-    tree_destroy(&v->tree);
-    free(v->cache);
-    free(v);
-}
-
-static int view_read(struct view *v, int fd, struct error *e)
-{
-    if (archive_open(&v->archive, fd, 0, v->cache, &v->control, e) < 0 ||
-        reader_read(&v->archive, &v->tree, READ_IMAGE, &v->root, e) < 0 || check_xattrs(v, e) < 0 ||
-        archive_check_export(&v->archive, e) < 0)
-        return -1;
-    return tree_count_names(&v->tree, v->root, 0, e);
-}
-
-/* Reads everything but file contents; NULL with an exception set on failure. */
-static struct view *view_open(int fd, PyObject *check)
-{
-    struct view *v = calloc(1, sizeof *v);
-    if (v == NULL)
-        return (struct view *)PyErr_NoMemory();
-    v->control = (struct control){.check = call_check, .context = &v->caller};
-    tree_init(&v->tree, &v->control);
     struct error e = {0};
-    v->caller = (struct caller){.check = check, .thread = PyEval_SaveThread()};
-    v->cache = calloc(1, sizeof *v->cache);
-    int result = v->cache != NULL ? view_read(v, fd, &e) : error_memory(&e);
-    PyEval_RestoreThread(v->caller.thread);
-    v->caller.thread = NULL;
-    if (result == 0)
-        return v;
-    view_close(v);
-    return (struct view *)raise_error(&e);
+    l->caller = (struct caller){.check = check, .thread = PyEval_SaveThread()};
+    l->control = (struct control){.check = call_check, .context = &l->caller};
+    l->view = view_read(fd, &l->control, &e);
+    PyEval_RestoreThread(l->caller.thread);
+    l->caller.thread = NULL;
+    if (l->view != NULL)
+        return 0;
+    (void)raise_error(&e);
+    return -1;
 }
 
 static int collect_xattr(void *context, const struct xattr *x, struct error *e)
@@ -295,15 +214,15 @@ static PyObject *py_entries(PyObject *module, PyObject *argument)
 {
     (void)module;
     int fd = PyObject_AsFileDescriptor(argument);
-    struct view *v = fd >= 0 ? view_open(fd, NULL) : NULL;
-    if (v == NULL)
+    struct look l;
+    if (fd < 0 || look_open(&l, fd, NULL) < 0)
         return NULL;
     struct path path = {0};
     PyObject *entries = PyList_New(0);
-    if (entries != NULL && collect(v, &path, v->root, entries) < 0)
+    if (entries != NULL && collect(l.view, &path, l.view->root, entries) < 0)
         Py_CLEAR(entries);
     free(path.bytes);
-    view_close(v);
+    view_close(l.view);
     return entries;
 }
 
@@ -314,14 +233,14 @@ static PyObject *py_examine(PyObject *module, PyObject *arguments)
     PyObject *check;
     if (!PyArg_ParseTuple(arguments, "iO:examine", &fd, &check))
         return NULL;
-    struct view *v = view_open(fd, check);
-    if (v == NULL)
+    struct look l;
+    if (look_open(&l, fd, check) < 0)
         return NULL;
-    const sqfs_super_t *s = &v->archive.super;
+    const sqfs_super_t *s = &l.view->archive.super;
     PyObject *found = Py_BuildValue("(sIKII)", sqfs_compressor_name_from_id((SQFS_COMPRESSOR)s->compression_id),
                                     s->block_size, (unsigned long long)s->bytes_used, s->inode_count,
-                                    (unsigned int)(v->archive.xattr_count > 0));
-    view_close(v);
+                                    (unsigned int)(l.view->archive.xattr_count > 0));
+    view_close(l.view);
     return found;
 }
 

@@ -100,6 +100,16 @@ static int read_pair(struct archive *a, struct metadata_cursor *c, char *name, s
     return read_value(a, &there, &found->size, e);
 }
 
+/* Sets may overlap and pairs refer to one value of 64 KiB: a file of 8 KiB can say a terabyte. */
+static int spend(struct archive *a, const struct xattr *read, struct error *e)
+{
+    uint32_t effort = 1 + (uint32_t)read->size / 256;
+    if (a->xattr_effort_left < effort)
+        return error_damaged(e, "too many xattrs");
+    a->xattr_effort_left -= effort;
+    return control_step(a->control, 1 + read->size / 64, e);
+}
+
 int archive_visit_xattrs(struct archive *a, uint32_t index, int (*visit)(void *, const struct xattr *, struct error *),
                          void *context, struct error *e)
 {
@@ -112,11 +122,7 @@ int archive_visit_xattrs(struct archive *a, uint32_t index, int (*visit)(void *,
     for (uint32_t i = 0; i < where->count; i++) {
         char name[ARCHIVE_XATTR_NAME_MAX + 1];
         struct xattr found;
-        if (a->xattr_pairs_left == 0)
-            return error_damaged(e, "too many xattrs");
-        a->xattr_pairs_left--;
-        if (read_pair(a, &c, name, &found, e) < 0 || control_step(a->control, 1 + found.size / 64, e) < 0 ||
-            visit(context, &found, e) < 0)
+        if (read_pair(a, &c, name, &found, e) < 0 || spend(a, &found, e) < 0 || visit(context, &found, e) < 0)
             return -1;
     }
     return 0;

@@ -65,7 +65,7 @@ void stream_free(struct stream *stream)
 /* Makes `input` non-empty. 1 on success, 0 at the end of the layer. */
 static int refill(struct stream *stream, struct failure *failure)
 {
-    if (stream->input_size == 0) {
+    if (stream->input_size == 0 && stream->later_size > 0) {
         stream->input = stream->later;
         stream->input_size = stream->later_size;
         stream->later_size = 0;

@@ -86,12 +86,12 @@ static int write_file(struct tables *tables, struct inode *inode)
     sqfs_inode_generic_t *generic = take_scratch(tables, bytes);
     if (generic == NULL)
         return -1;
-    const uint32_t *sizes = tables->blocks->sizes + inode->file.blocks;
     uint64_t holes = 0;
     for (size_t i = 0; i < blocks; i++) {
         uint64_t left = inode->size - (uint64_t)i * block_size;
-        generic->extra[i] = sizes[i];
-        if (sizes[i] == 0)
+        uint32_t stored = tables->blocks->sizes[inode->file.blocks + i];
+        generic->extra[i] = stored;
+        if (stored == 0)
             holes += left < block_size ? left : block_size;
     }
     generic->payload_bytes_available = generic->payload_bytes_used = (sqfs_u32)bytes;
