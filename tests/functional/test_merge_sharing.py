@@ -70,6 +70,20 @@ def test_a_set_of_small_files_costs_only_its_tables(tmp_path: Path) -> None:
     assert contents(tmp_path / "image") == expected(*layers)
 
 
+def test_a_small_file_stays_with_neighbours_that_keep_their_block(tmp_path: Path) -> None:
+    """Where nothing is saved nothing is moved, but a tail does not hold back the blocks before it."""
+    small, large, neighbour = noise(1, 500), noise(2, 10 * BLOCK + 7), noise(3, 600)
+    merged(tmp_path, {b"a": File(small)}, {b"c": File(small), b"e": File(neighbour)})
+    archives = [tmp_path / "0.layer", tmp_path / "1.layer"]
+    for archive in archives:
+        add_digests(archive, {})
+    merge_files(archives, tmp_path / "apart")
+    assert (tmp_path / "image").read_bytes() == (tmp_path / "apart").read_bytes()
+    layers = [{b"a": File(small), b"b": File(large)}, {b"c": File(small), b"d": File(large), b"e": File(neighbour)}]
+    assert merged(tmp_path, *layers).copied < 11 * BLOCK + 2 * (len(small) + len(neighbour))
+    assert contents(tmp_path / "image") == expected(*layers)
+
+
 def test_a_file_whose_time_alone_changed_is_there_once(tmp_path: Path) -> None:
     data = noise(1, 60_000)
     once = merged(tmp_path, {b"a": File(data)})

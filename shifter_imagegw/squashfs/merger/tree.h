@@ -42,6 +42,7 @@ enum inode_flags {
     INODE_IMPLIED = 2,  /* the layer's tar names only things below this directory */
     INODE_HOLLOW = 4,   /* implied, and nothing but whiteouts below: never makes a directory where none is */
     INODE_NUMBERED = 8, /* has its number in the image */
+    INODE_TWIN = 16,    /* an older file of the image has the same content */
 };
 
 struct entry {

@@ -18,7 +18,7 @@ struct candidate {
 
 struct twins {
     struct tree *tree;
-    const struct archive *archives;
+    struct archive *archives;
     uint32_t *sizes; /* by hash of a size: one more than the archive that has files of it, 0: none has, or MANY have */
     unsigned size_bits;
     struct candidate *items;
@@ -135,27 +135,62 @@ static int compare(const void *left, const void *right, void *context)
     return l->inode < r->inode ? -1 : l->inode > r->inode;
 }
 
-/* Owner, mode, time and xattrs stay each file's own. */
-static void share(const struct twins *w)
+/* Calls `visit` for every file that has the content of an older one. */
+static int visit_twins(const struct twins *w, void (*visit)(const struct twins *, struct inode *, const struct inode *),
+                       struct error *e)
 {
     struct inode *inodes = w->tree->inodes;
     size_t first = 0;
     for (size_t i = 1; i < w->count; i++) {
+        if (control_step(w->tree->control, 1, e) < 0)
+            return -1;
         if (!same_digest(&w->items[first], &w->items[i])) {
             first = i;
             continue;
         }
-        const struct inode *from = &inodes[w->items[first].inode];
-        struct inode *to = &inodes[w->items[i].inode];
         /* Only a table that lies says the same of two sizes; the image must be sound even so. */
-        if (to->content.file.size != from->content.file.size)
-            continue;
-        to->content.file = from->content.file;
-        to->data_archive = from->data_archive;
+        const struct inode *older = &inodes[w->items[first].inode];
+        if (inodes[w->items[i].inode].content.file.size == older->content.file.size)
+            visit(w, &inodes[w->items[i].inode], older);
     }
+    return 0;
 }
 
-int twins_share(struct tree *t, const struct archive *archives, size_t count, struct error *e)
+static void mark_twin(const struct twins *w, struct inode *twin, const struct inode *older)
+{
+    (void)w;
+    (void)older;
+    twin->flags |= INODE_TWIN;
+}
+
+/* Owner, mode, time and xattrs stay each file's own. A file of a fragment block alone that is there anyway stays where its
+ * neighbours are: that costs nothing, is read together with them, and makes shorter tables. */
+static void share(const struct twins *w, struct inode *twin, const struct inode *older)
+{
+    const struct file_content *f = &twin->content.file;
+    if (f->block_count == 0 && f->fragment != TREE_NONE &&
+        w->archives[twin->data_archive].fragment_indices[f->fragment] != TREE_NONE)
+        return;
+    twin->content.file = older->content.file;
+    twin->data_archive = older->data_archive;
+}
+
+/* Marks the fragment blocks that are needed whatever is shared. */
+static int use_fragments(const struct twins *w, struct error *e)
+{
+    const struct tree *t = w->tree;
+    for (size_t i = 0; i < t->inode_count; i++) {
+        const struct inode *inode = &t->inodes[i];
+        if (control_step(t->control, 1, e) < 0)
+            return -1;
+        if (inode->type == INODE_FILE && inode->nlink > 0 && (inode->flags & INODE_TWIN) == 0 &&
+            inode->content.file.fragment != TREE_NONE)
+            w->archives[inode->archive].fragment_indices[inode->content.file.fragment] = 0;
+    }
+    return 0;
+}
+
+int twins_share(struct tree *t, struct archive *archives, size_t count, struct error *e)
 {
     struct twins w = {.tree = t, .archives = archives};
     size_t with_digests = 0;
@@ -170,7 +205,11 @@ int twins_share(struct tree *t, const struct archive *archives, size_t count, st
     if (result == 0)
         result = sort_items(w.items, w.count, sizeof *w.items, compare, NULL, t->control, e);
     if (result == 0)
-        share(&w);
+        result = visit_twins(&w, mark_twin, e);
+    if (result == 0)
+        result = use_fragments(&w, e);
+    if (result == 0)
+        result = visit_twins(&w, share, e);
     free(w.items);
     return result;
 }

@@ -13,6 +13,6 @@
 
 /* Lets every file of the image share the content of an equal one in an older archive. The names must be counted
  * (tree_count_names) and the inodes still have the numbers of their archives. */
-int twins_share(struct tree *t, const struct archive *archives, size_t count, struct error *e);
+int twins_share(struct tree *t, struct archive *archives, size_t count, struct error *e);
 
 #endif
