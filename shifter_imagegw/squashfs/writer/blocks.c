@@ -12,9 +12,9 @@
 enum { NO_FRAGMENT = -1, UNCOMPRESSED = 1 << 24, BACKLOG_PER_THREAD = 8, MAX_BACKLOG = 8192, ZEROS = 128 * 1024 };
 
 static const sqfs_u32 data_flags = SQFS_BLK_DONT_FRAGMENT | SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH;
-static const sqfs_u32 tail_flags = SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH | SQFS_BLK_IGNORE_SPARSE;
+static const sqfs_u32 fragment_flags = SQFS_BLK_DONT_DEDUPLICATE | SQFS_BLK_DONT_HASH | SQFS_BLK_IGNORE_SPARSE;
 /* Owner of fragment blocks; that of a data block is its inode + 1. */
-static const uintptr_t tails_owner = UINTPTR_MAX;
+static const uintptr_t fragments_owner = UINTPTR_MAX;
 
 /* Called by the block processor, in the thread that submits, once per block and in the order of submission. */
 static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, sqfs_u32 checksum, sqfs_u32 flags,
@@ -34,7 +34,7 @@ static int write_block(sqfs_block_writer_t *writer, void *user, sqfs_u32 size, s
         if (result != 0)
             return result;
     }
-    if (owner == tails_owner) {
+    if (owner == fragments_owner) {
         sqfs_u32 index;
         return sqfs_frag_table_append(blocks->fragments, *location, stored, &index);
     }
@@ -82,8 +82,8 @@ int blocks_init(struct blocks *blocks, struct tree *tree, struct output *output,
     if (twins_init(&blocks->twins, failure) < 0 || create_compressor(blocks, recipe, failure) < 0)
         return -1;
     blocks->fragments = sqfs_frag_table_create(0);
-    blocks->tails = malloc(recipe->block_size);
-    if (blocks->fragments == NULL || blocks->tails == NULL)
+    blocks->fragment = malloc(recipe->block_size);
+    if (blocks->fragments == NULL || blocks->fragment == NULL)
         return fail_memory(failure);
     const sqfs_block_processor_desc_t wanted = {.size = sizeof wanted,
                                                 .max_block_size = recipe->block_size,
@@ -107,24 +107,42 @@ void blocks_destroy(struct blocks *blocks)
     sqfs_destroy(blocks->fragments);
     sqfs_destroy(blocks->compressor);
     twins_destroy(&blocks->twins);
-    free(blocks->tails);
+    tails_destroy(&blocks->tails);
+    free(blocks->open_tail);
+    free(blocks->fragment);
     free(blocks->sizes);
 }
 
-static int submit_tails(struct blocks *blocks, struct failure *failure)
+static int submit_fragment(struct blocks *blocks, struct failure *failure)
 {
-    if (blocks->tails_used == 0)
+    if (blocks->fragment_used == 0)
         return 0;
-    int result = sqfs_block_processor_submit_block(blocks->processor, (void *)tails_owner, tail_flags, blocks->tails,
-                                                   blocks->tails_used);
+    int result = sqfs_block_processor_submit_block(blocks->processor, (void *)fragments_owner, fragment_flags,
+                                                   blocks->fragment, blocks->fragment_used);
     if (result != 0)
         return output_fail(blocks->output, result, "file data", failure);
-    blocks->tails_used = 0;
+    blocks->fragment_used = 0;
     blocks->fragment_count++;
     return 0;
 }
 
-int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, enum storage storage, struct failure *failure)
+/* Moves tails from their window to fragment blocks: what is too much there, or all. */
+static int pack_tails(struct blocks *blocks, bool all, struct failure *failure)
+{
+    for (struct tail *tail; (tail = tails_take(&blocks->tails, all)) != NULL;) {
+        if (tail->size > blocks->block_size - blocks->fragment_used && submit_fragment(blocks, failure) < 0)
+            return -1;
+        struct inode *inode = &blocks->tree->inodes[tail->inode];
+        inode->file.fragment = blocks->fragment_count;
+        inode->file.offset = blocks->fragment_used;
+        memcpy(blocks->fragment + blocks->fragment_used, tail_content(tail), tail->size);
+        blocks->fragment_used += tail->size;
+    }
+    return 0;
+}
+
+int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, const struct place *place, enum storage storage,
+                 struct failure *failure)
 {
     blocks->tail = storage == STORE_PLAIN ? 0 : size % blocks->block_size;
     blocks->body = size - blocks->tail;
@@ -136,10 +154,9 @@ int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, enum stor
     if (blocks->submitted > UINT32_MAX)
         return fail_limit(failure, "more than %u data blocks", UINT32_MAX);
     if (blocks->tail > 0) {
-        if (blocks->tail > blocks->block_size - blocks->tails_used && submit_tails(blocks, failure) < 0)
-            return -1;
-        made->file.fragment = blocks->fragment_count;
-        made->file.offset = blocks->tails_used;
+        blocks->open_tail = tail_new(place, inode, (uint32_t)blocks->tail);
+        if (blocks->open_tail == NULL)
+            return fail_memory(failure);
     }
     if (twins_begin(&blocks->twins, size, (unsigned char)storage, failure) < 0)
         return -1;
@@ -169,8 +186,8 @@ int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct
         size -= part;
     }
     if (size > 0) {
-        memcpy(blocks->tails + blocks->tails_used, bytes, (size_t)size);
-        blocks->tails_used += (uint32_t)size;
+        struct tail *tail = blocks->open_tail;
+        memcpy(tail_content(tail) + (tail->size - blocks->tail), bytes, (size_t)size);
         blocks->tail -= size;
     }
     return 0;
@@ -193,19 +210,22 @@ int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure)
     if (twins_end(&blocks->twins, inode, &copy->file.digest, failure) < 0)
         return -1;
     uint32_t twin = copy->file.digest == TWINS_NONE ? inode : blocks->twins.known[copy->file.digest].inode;
-    if (twin == inode)
-        return 0;
-    if (copy->file.fragment != (uint32_t)NO_FRAGMENT)
-        blocks->tails_used -= (uint32_t)(copy->size % blocks->block_size); /* the last thing that came there */
-    copy->file = blocks->tree->inodes[twin].file;
-    copy->where = twin;
-    copy->flags |= INODE_TWIN;
-    return 0;
+    struct tail *tail = blocks->open_tail;
+    blocks->open_tail = NULL;
+    if (twin != inode) {
+        free(tail);
+        copy->where = twin;
+        copy->flags |= INODE_TWIN;
+    } else if (tail != NULL && !tails_put(&blocks->tails, tail)) {
+        free(tail);
+        return fail_memory(failure);
+    }
+    return pack_tails(blocks, false, failure);
 }
 
 int blocks_finish(struct blocks *blocks, struct failure *failure)
 {
-    if (submit_tails(blocks, failure) < 0)
+    if (pack_tails(blocks, true, failure) < 0 || submit_fragment(blocks, failure) < 0)
         return -1;
     int result = sqfs_block_processor_finish(blocks->processor);
     if (result == 0 && blocks->size_count != blocks->submitted)
@@ -214,8 +234,11 @@ int blocks_finish(struct blocks *blocks, struct failure *failure)
         return output_fail(blocks->output, result, "file data", failure);
     for (size_t i = 0; i < blocks->tree->inode_count; i++) {
         struct inode *inode = &blocks->tree->inodes[i];
-        if ((inode->flags & INODE_TWIN) != 0) /* of one that is no twin itself */
-            inode->where = blocks->tree->inodes[inode->where].where;
+        if ((inode->flags & INODE_TWIN) == 0)
+            continue;
+        const struct inode *first = &blocks->tree->inodes[inode->where]; /* no twin itself */
+        inode->file = first->file;
+        inode->where = first->where;
     }
     return 0;
 }

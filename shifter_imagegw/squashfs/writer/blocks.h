@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * File contents to compressed blocks. libsquashfs' block processor compresses on several threads and hands the blocks
- * back in order; tails are packed into fragment blocks here.
+ * back in order; tails are packed into fragment blocks here, in the order in which they leave their window (tails.h).
  *
  * Its own fragments and de-duplication are left out: the search among blocks is linear for each file, the one among
  * fragments reads candidates back from disk, and a stranger can choose contents with equal (32 bit) hashes. Whole files
@@ -17,6 +17,7 @@
 
 #include "output.h"
 #include "recipe.h"
+#include "tails.h"
 #include "tree.h"
 #include "twins.h"
 
@@ -40,8 +41,10 @@ struct blocks {
     uint64_t submitted; /* data blocks so far */
     uintptr_t placed;   /* owner of the last block that was written */
 
-    uint8_t *tails; /* the fragment block in the making */
-    uint32_t tails_used, fragment_count;
+    struct tails tails;
+    struct tail *open_tail; /* of the open file, when it has one */
+    uint8_t *fragment;      /* the block in the making */
+    uint32_t fragment_used, fragment_count;
 
     bool discard; /* it is over: what is still under way is dropped */
     uint64_t body, tail; /* bytes of the open file that are still to come: for blocks, for the fragment */
@@ -56,8 +59,9 @@ enum storage {
     STORE_PLAIN /* as it is, and its tail not among those of others */
 };
 
-/* One file at a time: begin with its size, append exactly so many bytes or zeros, end. The inode gets what it needs. */
-int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, enum storage storage, struct failure *failure);
+/* One file at a time: begin with its size, append exactly so many bytes or zeros, end. */
+int blocks_begin(struct blocks *blocks, uint32_t inode, uint64_t size, const struct place *place, enum storage storage,
+                 struct failure *failure);
 int blocks_append(struct blocks *blocks, const void *data, uint64_t size, struct failure *failure);
 int blocks_append_zeros(struct blocks *blocks, uint64_t size, struct failure *failure);
 int blocks_end(struct blocks *blocks, uint32_t inode, struct failure *failure);

@@ -155,12 +155,14 @@ static int copy_data(struct entries *entries, struct archive *archive, struct fa
     }
 }
 
-static enum storage choose_storage(const struct entries *entries, uint64_t size)
+static int begin_file(struct entries *entries, uint32_t inode, uint64_t size, struct failure *failure)
 {
-    size_t directory_size;
-    const char *directory = walk_directory(&entries->walk, &directory_size);
-    bool plain = entries->recipe->boot_set && bootset_has(directory, directory_size, entries->walk.name, size);
-    return plain ? STORE_PLAIN : STORE_COMPRESSED;
+    const struct walk *walk = &entries->walk;
+    struct place place = {.name = walk->name, .name_size = walk->name_size};
+    place.directory = walk_directory(walk, &place.directory_size);
+    bool plain =
+        entries->recipe->boot_set && bootset_has(place.directory, place.directory_size, walk->name, size);
+    return blocks_begin(entries->blocks, inode, size, &place, plain ? STORE_PLAIN : STORE_COMPRESSED, failure);
 }
 
 static int apply_file(struct entries *entries, struct archive *archive, struct archive_entry *entry,
@@ -176,8 +178,8 @@ static int apply_file(struct entries *entries, struct archive *archive, struct a
     uint32_t inode;
     if (tree_add_inode(entries->tree, S_IFREG, &inode, failure) < 0 ||
         copy_attributes(entries, entry, inode, failure) < 0 ||
-        blocks_begin(entries->blocks, inode, (uint64_t)size, choose_storage(entries, (uint64_t)size), failure) < 0 ||
-        copy_data(entries, archive, failure) < 0 || blocks_end(entries->blocks, inode, failure) < 0)
+        begin_file(entries, inode, (uint64_t)size, failure) < 0 || copy_data(entries, archive, failure) < 0 ||
+        blocks_end(entries->blocks, inode, failure) < 0)
         return -1;
     return place(entries, inode, failure);
 }

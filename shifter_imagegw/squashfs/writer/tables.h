@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The second half of the archive: inodes, directories, fragments, ids, attributes, superblock, and the digests behind it.
+ * The second half of the archive: inodes, directories, fragments, ids, attributes, superblock; and the digests behind
+ * it.
  */
 #ifndef WRITER_TABLES_H
 #define WRITER_TABLES_H

@@ -20,7 +20,7 @@ enum inode_flag {
     INODE_OPAQUE = 2,  /* a directory that hides what older layers have in it */
     INODE_WHITEOUT = 4, /* no object: older layers' object of this name is gone */
     INODE_WRITTEN = 8,  /* `where` is an inode reference */
-    INODE_TWIN = 16,    /* a file with the content of the inode that `where` says */
+    INODE_TWIN = 16,    /* a file with the content of the inode that `where` says, until blocks_finish */
     INODE_WHITED = 32   /* a directory that has a whiteout and no entry: it is there for what else is below it */
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Finds files with equal contents by SHA-256, one look-up per file, and keeps the digests, as the merge looks for equal
- * files of other layers. About 30 bytes for each content. Empty files have no content to share, files with holes are not
+ * files of other layers. About 30 bytes for each content. Empty files have nothing to share, files with holes are not
  * worth the time.
  */
 #ifndef WRITER_TWINS_H
