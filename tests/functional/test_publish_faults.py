@@ -112,7 +112,7 @@ def scene(
 def finish(site: PulledSite) -> None:
     """What the next worker does once the lease has run out and the debris is old enough."""
     expire_leases(site)
-    for path in (site.config.parent / "images").rglob(".*.part"):
+    for path in site.config.parent.rglob(".*.part"):  # of images and of layers
         os.utime(path, (0, 0))
     worker = create_worker(site.configuration)
     claimed = site.store.claim("next", time.time(), 60, [SYSTEM])
