@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -131,7 +132,15 @@ class Volume:
         found = os.statvfs(self.mount)
         taken = found.f_bavail * found.f_frsize - size
         with (self.mount / "filler").open("wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, taken)
+            while True:
+                try:
+                    os.posix_fallocate(filler.fileno(), 0, taken)
+                except OSError as error:  # a file in many pieces takes blocks for their list
+                    if error.errno != errno.ENOSPC or taken < found.f_frsize:
+                        raise
+                    taken -= found.f_frsize
+                else:
+                    break
 
     def free(self) -> None:
         """Make space again."""
