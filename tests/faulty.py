@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shifter_imagegw.auth import MungeSealer
-from shifter_imagegw.images import Image
+from shifter_imagegw.images import READY, Image
 from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.platforms.local import LocalPlatform
 from shifter_imagegw.session import Session
 from shifter_imagegw.squashfs.validate import validate_image
 from tests.gatewayserver import SYSTEM
-from tests.pulledsite import PulledSite
+from tests.munged import Munged
+from tests.pulledsite import PulledSite, make_site
+from tests.registryserver import RegistryServer
 from udiroot import _core
 
 SOURCES = Path(__file__).parent
@@ -103,6 +105,14 @@ def pulled_in_a_process(
     found = site.store.get(pull.record_id)
     assert found is not None
     return found
+
+
+def undisturbed_pull(directory: Path, munge: Munged, registry: RegistryServer) -> dict[str, bytes]:
+    """What a pull of ``app:1`` makes visible when nothing goes wrong."""
+    site = make_site(directory, munge, registry)
+    assert site.pulled().status == READY
+    site.store.close()
+    return visible(site)
 
 
 def expire_leases(site: PulledSite) -> None:

@@ -24,6 +24,7 @@ from tests.faulty import (
     eager,
     expire_leases,
     pulled_in_a_process,
+    undisturbed_pull,
     visible,
     volume,
 )
@@ -56,11 +57,7 @@ def site(tmp_path: Path, munge: Munged, registry: RegistryServer) -> Iterator[Pu
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, munge: Munged, registry: RegistryServer
 ) -> dict[str, bytes]:
-    """What a pull of ``app:1`` makes visible."""
-    site = make_site(tmp_path_factory.mktemp("undisturbed"), munge, registry)
-    assert site.pulled().status == READY
-    site.store.close()
-    return visible(site)
+    return undisturbed_pull(tmp_path_factory.mktemp("undisturbed"), munge, registry)
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from shifter_imagegw.images import READY
-from tests.faulty import check_consistent, check_nothing_left, compiled, eager, pulled_in_a_process, visible
+from tests.faulty import (
+    check_consistent,
+    check_nothing_left,
+    compiled,
+    eager,
+    pulled_in_a_process,
+    undisturbed_pull,
+    visible,
+)
 from tests.gatewayserver import SYSTEM
 from tests.munged import Munged
 from tests.pulledsite import PulledSite, make_site
@@ -37,10 +45,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, munge: Munged, registry: RegistryServer
 ) -> dict[str, bytes]:
-    site = make_site(tmp_path_factory.mktemp("undisturbed"), munge, registry)
-    assert site.pulled().status == READY
-    site.store.close()
-    return visible(site)
+    return undisturbed_pull(tmp_path_factory.mktemp("undisturbed"), munge, registry)
 
 
 @pytest.fixture
