@@ -55,22 +55,26 @@ static void take_path(struct input *input, const char *first, char *path)
 
 /* --- file contents ------------------------------------------------------------------------------------------------ */
 
-/* What a file of this number holds, which is also its mtime: equal numbers are equal files in all layers. */
+/* What a file of this number holds, which is also its mtime: equal numbers are equal files in all layers. There are few
+ * numbers, so that layers often have files that are equal, or of equal size and not equal. */
 static size_t content_of(uint32_t number, uint8_t *content)
 {
-    static const uint32_t sizes[] = {0, 1, 60, 4095, 4096, 4097, 8192, 12300, 60, 4096, 8192, 16384, 9000, 200, 4097, 100};
-    size_t size = sizes[number & 15];
-    uint32_t state = number + 1;
+    static const uint32_t sizes[] = {60, 200, 4096, 4097, 8192, 12300, 1, 0};
+    size_t size = sizes[number % 8];
+    unsigned variant = number / 8;
+    uint32_t state = variant + 1;
     for (size_t i = 0; i < size; i++) {
         state = state * 1664525 + 1013904223;
-        content[i] = (number & 16) != 0 ? (uint8_t)(number >> 5) : (uint8_t)(state >> 24);
+        content[i] = variant < 2 ? (uint8_t)(state >> 24) : (uint8_t)variant;
     }
-    if ((number & 0xe0) == 0xe0) /* holes, and files that differ only in their ends */
+    if (variant == 3) /* a hole */
+        memset(content, 0, size);
+    else if (variant > 3) /* they differ only in their ends */
         memset(content, 0, size - size / 64);
     return size;
 }
 
-enum { MAX_CONTENT = 16384 };
+enum { NUMBERS = 48, MAX_CONTENT = 16384 };
 
 static void check_content(const struct content *found, void *context)
 {
@@ -78,7 +82,7 @@ static void check_content(const struct content *found, void *context)
     (void)context;
     if (found->mtime == TAR_NO_CONTENT)
         return;
-    if (found->mtime > UINT16_MAX || content_of(found->mtime, expected) != found->size ||
+    if (found->mtime > NUMBERS || content_of(found->mtime, expected) != found->size ||
         memcmp(found->bytes, expected, found->size) != 0)
         bug("a file of the image holds not what it held in its layer (number %u, %zu bytes)", found->mtime,
             found->size);
@@ -103,7 +107,7 @@ static bool read_entry(struct input *input, struct tar *tar)
     case FILE_:
     case FILE_2:
     case FILE_3: {
-        uint32_t number = take(input) | (attributes & 1) << 8;
+        uint32_t number = 1 + take(input) % NUMBERS; /* 0 is TAR_NO_CONTENT */
         tar_file(tar, path, attributes, number, content, content_of(number, content));
         break;
     }

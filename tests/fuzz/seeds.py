@@ -25,6 +25,7 @@ from tests.layers import Layer, convert
 _EVERYTHING: Description = {
     b"d": Directory(opaque=True), b"d/deep": IMPLIED, b"d/deep/f": File(b"tail" * 9, xattrs={"user.a": b"value"}),
     b"big": File(bytes(range(256)) * 18), b"holes": File(bytes(8192) + b"x"), b"link": OwnLink(b"big"),
+    b"shared": File(b"1", xattrs={"user.a": b"value" * 9}), b"x": File(b"2", xattrs={"user.b": b"value" * 9}),
     b"old": OldLink(b"d/deep/f"), b"s": Symlink(b"d/deep"), b"w": Whiteout(), b"p": Fifo(),
 }  # fmt: skip
 _SMALL: Description = {b"d/f": File(b"x"), b"d": Directory(), b"big": File(b"y" * 5000)}
@@ -110,7 +111,7 @@ def _without_padding(archive: bytes) -> bytes:
 
 
 def merge_inputs() -> Iterator[bytes]:
-    """Inputs of merge_fuzz.c: each archive alone, and all pairs of those that are compressed alike."""
+    """Inputs of merge_fuzz.c: each archive alone, pairs that are compressed alike, and pairs that are not."""
     archives = list(_archives())
     for archive in archives:
         for way in (0, 1, 2, 6):
@@ -120,6 +121,8 @@ def merge_inputs() -> Iterator[bytes]:
         for way in (0, 1):
             yield bytes([way]) + b"".join(len(one).to_bytes(3, "little") + one for one in (older, newer))
     half = len(archives) // 2
+    for older, newer in zip(archives, archives[1:]):
+        yield bytes([0]) + b"".join(len(one).to_bytes(3, "little") + one for one in (older, newer))
     for older, newer in zip(archives[:half], archives[half:]):
         yield bytes([0]) + b"".join(len(one).to_bytes(3, "little") + one for one in (older, newer))
 

@@ -16,8 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* All that lies in the window, with names and bookkeeping. */
-enum { TAILS_WINDOW = 8 << 20 };
+/* All that lies in the window, with names and bookkeeping; the fuzzer's layers are small, and so is its window. */
+#ifndef TAILS_WINDOW
+#define TAILS_WINDOW ((size_t)8 << 20)
+#endif
 
 /* Where a file has its first name: the path from the root without a leading slash, and the last component. */
 struct place {
