@@ -230,6 +230,8 @@ def push(registry: Registry, tag: str, layers: list[Layer]) -> str:
             "Cmd": ["where-am-i"],
         },
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        # Optional (OCI image-spec, config.md), but there are tools that refuse an image without it.
+        "history": [{"created_by": "extra/demo/image.py"} for _ in layers],
     }).encode()  # fmt: skip
     config_digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
     manifest = json.dumps({

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.commandline import finish, parse
 from tests.bench.gateway import Gateway, remove_configuration
-from tests.bench.images import ensure_root3, ensure_small3
+from tests.bench.images import ROOT3_NEXT, ensure_root3, ensure_small3
 from tests.bench.lookups import Load, credentials, lookups, round_trips
 from tests.bench.registry import BenchRegistry, bench_registry
 from tests.bench.report import Goal, Row
@@ -31,7 +31,7 @@ class ApiBench:
         self.product = product
         self.gateway = Gateway(product, registry, product.base / "bench")
         self.image = ensure_root3(registry, options.cache)
-        self.other = "bench/root3:next" if options.quick else ensure_small3(registry, options.cache)
+        self.other = ROOT3_NEXT if options.quick else ensure_small3(registry, options.cache)
         self.credentials = 1500 if options.quick else 6000
 
     def rows(self) -> list[Row]:

@@ -5,39 +5,32 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.bench.registry import BenchRegistry
 from tests.bench.rounds import say, seconds
+from tests.bench.watch import Place, Sample, Watch, spent_by_session
 from tests.installation import Installation
 from tests.systemmunge import MUNGE_SOCKET
 
 
-@dataclass
-class Usage:
-    """What one pull cost besides time."""
-
-    peak_memory_mb: float = 0.0  # the largest process of the gateway
-    peak_scratch_mb: float = 0.0  # files that are no result: expand directory and unpublished parts
-    result_mb: float = 0.0
-
-
 class Gateway:
-    """One gateway with one worker and empty directories below ``work``."""
+    """One gateway with one worker and empty directories below ``work``; ``recipe`` as in imagemanager.json."""
 
-    def __init__(self, product: Installation, registry: BenchRegistry, work: Path) -> None:
+    def __init__(
+        self, product: Installation, registry: BenchRegistry, work: Path, recipe: Mapping[str, object] | None = None
+    ) -> None:
         self.product = product
         self.registry = registry
         self.work = work
+        self.recipe = recipe
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -78,26 +71,24 @@ class Gateway:
 
         return seconds(pull)
 
-    def pull_watched(self, name: str) -> tuple[float, Usage]:
-        """The same while looking at memory and scratch space 20 times a second."""
-        usage, ended = Usage(), threading.Event()
-
-        def watch() -> None:
-            while not ended.wait(0.05):
-                usage.peak_scratch_mb = max(usage.peak_scratch_mb, self._scratch() / 1e6)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
+    def measure(self, name: str, place: Place) -> Sample:
+        """The same while looking at what the gateway takes for it; the client's share is in the seconds only."""
+        assert self.process is not None
+        session, images = self.process.pid, self.images()
+        before = spent_by_session(session)
+        with Watch(place, (session,), self._scratch) as watch:
             taken = self.pull(name)
-        finally:
-            ended.set()
-            watcher.join()
-        usage.peak_memory_mb = self._peak_memory()
-        usage.result_mb = sum(f.stat().st_size for f in (self.work / "images").glob("*.squashfs")) / 1e6
-        return taken, usage
+        spent = spent_by_session(session).since(before)
+        size = sum(path.stat().st_size for path in self.images() - images) / 1e6
+        return Sample(taken, spent.cpu_seconds, watch.memory_mb, spent.read / 1e6, spent.written / 1e6,
+                      watch.disk_mb, size, watch.scratch_mb)  # fmt: skip
+
+    def images(self) -> set[Path]:
+        """The images that are ready."""
+        return set((self.work / "images").glob("*.squashfs"))
 
     def _scratch(self) -> int:
+        """Bytes of files that are neither image nor layer archive: half-written ones, the expand directory."""
         total = 0
         for directory, _, files in os.walk(self.work):
             for name in files:
@@ -107,19 +98,6 @@ class Gateway:
                     except OSError:
                         continue
         return total
-
-    def _peak_memory(self) -> float:
-        """The high-water mark of the largest process of the gateway's session, MB."""
-        peaks = [0.0]
-        assert self.process is not None
-        for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                if os.getsid(int(status.parent.name)) == self.process.pid:
-                    found = re.search(r"VmHWM:\s*(\d+)", status.read_text(encoding="ascii", errors="replace"))
-                    peaks.append(int(found.group(1)) / 1000 if found else 0.0)
-            except OSError:
-                continue
-        return max(peaks)
 
     def _configure_gateway(self) -> None:
         document = {
@@ -135,6 +113,7 @@ class Gateway:
             "ExpandDirectory": str(self.work / "expand"),
             "ImageExpirationTimeout": "90:00:00:00",
             "PullUpdateTimeout": 300,
+            **({"recipe": self.recipe} if self.recipe is not None else {}),
         }  # fmt: skip
         target = self.product.sysconfdir / "imagemanager.json"
         target.write_text(json.dumps(document, indent=1), encoding="utf-8")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The benches' images, made once and kept in the registry of the cache directory.
 
-``root3``: Debian, python3 and numpy from the machine's package sources in three layers; ``root3:next`` has one small
-layer more. ``small3``: 100,000 files of 1-4 KiB in three layers with whiteouts, replaced files and hard links, from a
-fixed seed.
+``root3``: Debian, python3, numpy and git from the machine's package sources in three layers; ``ROOT3_NEXT`` has one
+small layer more, ``ROOT3_CHANGED`` another one in its place. ``small3``: 100,000 files of 1-4 KiB in three layers with
+whiteouts, replaced files and hard links, from a fixed seed. ``big`` and ``tiny60`` are made by ``extremes.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from tests.bench.rounds import say
 
 MAKER = Path(__file__).resolve().parents[2] / "extra/demo/image.py"
 SMALL_FILES = 100_000
+# The tag says what is in it, so that a cache of another recipe is not taken for this one.
+ROOT3 = "bench/root3:git"
+ROOT3_NEXT = "bench/root3:git-next"
+ROOT3_CHANGED = "bench/root3:git-changed"
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,27 @@ class KnownLayer:
 
 
 def ensure_root3(registry: BenchRegistry, cache: Path) -> str:
-    """Make ``root3`` and ``root3:next`` unless they are there; returns the name of the first."""
-    name = "bench/root3:latest"
-    if registry.manifest(name) is None:
+    """Make ``root3`` and its two successors unless they are there; returns the name of the first."""
+    if registry.manifest(ROOT3) is None:
         say("making root3 (once; about a minute)")
         subprocess.run(
             [sys.executable, "-I", str(MAKER), "--work", str(cache / "work"), "--registry", registry.url,
-             "--name", name, "--variant=apt", "--documentation", "python3", "python3-numpy"],
+             "--name", ROOT3, "--variant=apt", "--documentation", "python3", "python3-numpy,git"],
             check=True, stdout=sys.stderr,
         )  # fmt: skip
-    if registry.manifest("bench/root3:next") is None:
-        maker = _maker()
-        application = cache / "application.tar"
-        maker.write_application(application)
-        _push(registry, "bench/root3:next", [*_layers_of(registry, name), maker.Layer(application)])
-    return name
+    for name, text in ((ROOT3_NEXT, b"first\n"), (ROOT3_CHANGED, b"second\n")):
+        if registry.manifest(name) is None:
+            push(registry, name, [*_layers_of(registry, ROOT3), application_layer(cache / "application.tar", text)])
+    return ROOT3
+
+
+def application_layer(tar: Path, release: bytes) -> Any:
+    """A few files such as a user adds on top of an image; ``release`` is what changes."""
+    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as layer:
+        for number in range(20):
+            add_file(layer, f"opt/application/part-{number}", f"# part {number}\n".encode() * 200)
+        add_file(layer, "opt/application/release", release)
+    return maker().Layer(tar)
 
 
 def ensure_small3(registry: BenchRegistry, cache: Path) -> str:
@@ -67,7 +77,7 @@ def ensure_small3(registry: BenchRegistry, cache: Path) -> str:
         say("making small3 (once; about a minute)")
         tars = [cache / f"small3-{number}.tar" for number in range(3)]
         write_small3(tars, SMALL_FILES)
-        _push(registry, name, [_maker().Layer(tar) for tar in tars])
+        push(registry, name, [maker().Layer(tar) for tar in tars])
         for tar in tars:
             tar.unlink()
             tar.with_suffix(".tar.gz").unlink()
@@ -90,7 +100,7 @@ def write_small3(tars: Sequence[Path], files: int) -> None:
                 if fresh and index % 50 == 0:
                     _add_link(layer, name, fresh[-1])
                 else:
-                    _add_file(layer, source, words, name)
+                    _add_random_file(layer, source, words, name)
                     fresh.append(name)
             written += fresh
 
@@ -100,11 +110,16 @@ def _change(layer: tarfile.TarFile, source: random.Random, words: list[bytes], n
         parent, _, base = name.rpartition("/")
         layer.addfile(_member(f"{parent}/.wh.{base}"))
     else:
-        _add_file(layer, source, words, name)
+        _add_random_file(layer, source, words, name)
 
 
-def _add_file(layer: tarfile.TarFile, source: random.Random, words: list[bytes], name: str) -> None:
+def _add_random_file(layer: tarfile.TarFile, source: random.Random, words: list[bytes], name: str) -> None:
     data = b"".join(source.choices(words, k=source.randint(43, 170)))[: source.randint(1024, 4096)]
+    add_file(layer, name, data)
+
+
+def add_file(layer: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A regular file of a fixed mode, time and owner."""
     member = _member(name)
     member.size = len(data)
     layer.addfile(member, io.BytesIO(data))
@@ -132,13 +147,15 @@ def _layers_of(registry: BenchRegistry, name: str) -> list[KnownLayer]:
     ]
 
 
-def _push(registry: BenchRegistry, name: str, layers: Sequence[Any]) -> None:
-    maker = _maker()
+def push(registry: BenchRegistry, name: str, layers: Sequence[Any]) -> None:
+    """Give the registry an image of such layers: those of ``maker()``, or ``KnownLayer``."""
+    made = maker()
     repository, _, tag = name.partition(":")
-    maker.push(maker.Registry(registry.url, repository), tag, list(layers))
+    made.push(made.Registry(registry.url, repository), tag, list(layers))
 
 
-def _maker() -> Any:
+def maker() -> Any:
+    """The module extra/demo/image.py."""
     specification = importlib.util.spec_from_file_location("demoimage", MAKER)
     assert specification is not None
     assert specification.loader is not None

@@ -29,8 +29,8 @@ class Node:
 
     def __init__(self, product: Installation, cache: Path) -> None:
         self.product = product
-        self.tree = cache / "root3.tree/rootfs"
-        self.squashfs = cache / "root3.squashfs"
+        self.tree = cache / "root3-git.tree/rootfs"
+        self.squashfs = cache / "root3-git.squashfs"
         self.work = product.base / "bench"
         self.floor = self.work / "floor"
         self.bundle = self.work / "bundle"
@@ -87,22 +87,22 @@ def bench_node(product: Installation, cache: Path) -> Iterator[Node]:
 
 def _ensure_tree(cache: Path) -> None:
     """root3 as a tree (for the peers) and as one squashfs, zstd level 3 (for us and the floor)."""
-    if (cache / "root3.squashfs").exists():
+    if (cache / "root3-git.squashfs").exists():
         return
     with bench_registry(cache) as registry:
         name = ensure_root3(registry, cache)
         say("unpacking root3 (once)")
-        layout = f"{cache}/root3.oci"
-        shutil.rmtree(cache / "root3.tree", ignore_errors=True)
+        layout = f"{cache}/root3-git.oci"
+        shutil.rmtree(cache / "root3-git.tree", ignore_errors=True)
         _run(
             "skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{registry.host}/{name}", f"oci:{layout}:image"
         )
-        _run("umoci", "unpack", "--image", f"{layout}:image", str(cache / "root3.tree"))
+        _run("umoci", "unpack", "--image", f"{layout}:image", str(cache / "root3-git.tree"))
         shutil.rmtree(layout)
-        (cache / "root3.tree").chmod(0o755)  # the unprivileged peers start in there
-    _run("mksquashfs", str(cache / "root3.tree/rootfs"), str(cache / "root3.squashfs.new"), "-noappend", "-no-xattrs",
-         "-no-progress", "-quiet", "-comp", "zstd", "-Xcompression-level", "3")  # fmt: skip
-    (cache / "root3.squashfs.new").rename(cache / "root3.squashfs")
+        (cache / "root3-git.tree").chmod(0o755)  # the unprivileged peers start in there
+    _run("mksquashfs", str(cache / "root3-git.tree/rootfs"), str(cache / "root3-git.squashfs.new"), "-noappend",
+         "-no-xattrs", "-no-progress", "-quiet", "-comp", "zstd", "-Xcompression-level", "3")  # fmt: skip
+    (cache / "root3-git.squashfs.new").rename(cache / "root3-git.squashfs")
 
 
 def _fill(node: Node) -> None:

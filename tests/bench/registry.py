@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -18,10 +19,16 @@ from typing import Any
 class BenchRegistry:
     """Where the images are; ``blobs`` gives the files behind an image's layers."""
 
-    def __init__(self, host: str, data: Path) -> None:
+    def __init__(self, host: str, data: Path, log: Path) -> None:
         self.host = host
         self.url = f"http://{host}"
         self.data = data
+        self.log = log
+
+    def sent(self) -> int:
+        """Bytes of all answers so far without their headers, as its access log has them (Common Log Format)."""
+        answers = re.findall(r'" \d{3} (\d+) "', self.log.read_text(encoding="utf-8", errors="replace"))
+        return sum(map(int, answers))
 
     def manifest(self, name: str) -> dict[str, Any] | None:
         """The manifest of REPOSITORY:TAG, or None."""
@@ -55,21 +62,43 @@ def bench_registry(cache: Path) -> Iterator[BenchRegistry]:
     """Start the registry; it ends with the context, its data stays in ``cache``."""
     data = cache / "registry"
     data.mkdir(parents=True, exist_ok=True)
+    with _served(cache, "registry", data, {}) as host:
+        yield BenchRegistry(host, data, cache / "registry.log")
+
+
+@contextmanager
+def tls_twin(registry: BenchRegistry, cache: Path) -> Iterator[str]:
+    """HOST:PORT of a second server of the same images, for clients that know no plain HTTP; its certificate is made
+    here and nobody trusts it."""
+    key, certificate = cache / "tls.key", cache / "tls.crt"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with _served(
+        cache, "registry-tls", registry.data, {"tls": {"certificate": str(certificate), "key": str(key)}}
+    ) as host:
+        yield host
+
+
+@contextmanager
+def _served(cache: Path, name: str, data: Path, http: dict[str, Any]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"
-    configuration = cache / "registry.yml"
+    configuration = cache / f"{name}.yml"
     configuration.write_text(json.dumps({
         "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "log": {"level": "error"},
         "storage": {"filesystem": {"rootdirectory": str(data)}},
-        "http": {"addr": host, "secret": "bench"},
+        "http": {"addr": host, "secret": "bench", **http},
     }), encoding="ascii")  # fmt: skip
     command = ["docker-registry", "serve", str(configuration)]
-    with (cache / "registry.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with (cache / f"{name}.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             _await_port(host, process)
-            yield BenchRegistry(host, data)
+            yield host
         finally:
             process.terminate()
 

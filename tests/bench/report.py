@@ -12,10 +12,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER = ("what", "ours", "compared with", "value", "ratio", "goal", "reached")
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class Row:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A table of its own: what has no single figure of ours beside others. None stands for absent."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str | float | None]]
+
+    def texts(self) -> list[list[str]]:
+        """The lines as they are printed."""
+        return [[cell if isinstance(cell, str) else figure(cell) for cell in line] for line in self.lines]
+
+
 def median(samples: Mapping[str, Sequence[float]], name: str) -> float | None:
     """The median of one contender's samples; None when it was absent."""
     return statistics.median(samples[name]) if samples.get(name) else None
@@ -85,9 +102,17 @@ def machine(versions: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         "memory_mb": int(memory.group(1)) // 1024 if memory else None,
         "kernel": platform.release(),
         "distribution": release.get("PRETTY_NAME", "").strip('"'),
-        "load_before": round(os.getloadavg()[0], 2),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "revision": _version(
+            ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--always", "--dirty"]
+        ),
         "tools": {tool: _version(command) for tool, command in versions.items()},
     }
+
+
+def load() -> float:
+    """How many processes want to run on this machine, over the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _version(command: Sequence[str]) -> str | None:
@@ -106,14 +131,29 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{value:.{digits}f}{' ' + unit if unit else ''}"
 
 
-def print_table(about: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """The table on standard output; ratios are ours divided by the other."""
-    print(f"Machine: {about['cores']} x {about['cpu']}, {about['memory_mb']} MB, {about['distribution']}, "
-          f"Linux {about['kernel']}, load {about['load_before']}")  # fmt: skip
+def print_tables(about: Mapping[str, Any], rows: Sequence[Row], grids: Sequence[Grid] = ()) -> None:
+    """The tables on standard output; ratios are ours divided by the other."""
+    print(f"Machine: {describe(about)}")
     for tool, version in about["tools"].items():
         print(f"  {tool}: {version or 'absent'}")
-    header = ("what", "ours", "compared with", "value", "ratio", "goal", "reached")
-    lines: list[tuple[str, ...]] = [header]
+    _print(HEADER, table(rows))
+    for grid in grids:
+        print(f"\n{grid.title}")
+        _print(grid.header, grid.texts())
+    sys.stdout.flush()
+
+
+def describe(about: Mapping[str, Any]) -> str:
+    """The machine in one line."""
+    return (
+        f"{about['cores']} x {about['cpu']}, {about['memory_mb']} MB, {about['distribution']}, "
+        f"Linux {about['kernel']}, load {about['load_before']} before and {about['load_after']} after"
+    )
+
+
+def table(rows: Sequence[Row]) -> list[list[str]]:
+    """Lines of cells below ``HEADER``: one for each that a row is compared with."""
+    lines: list[list[str]] = []
     for row in rows:
         others = [*row.peers.items(), *([("floor", row.floor)] if row.floor is not None else [])]
         reached = {True: "yes", False: "no", None: "-"}[row.reached()]
@@ -123,16 +163,34 @@ def print_table(about: Mapping[str, Any], rows: Sequence[Row]) -> None:
             ratio = f"{row.ours / value:.3g}" if row.ours is not None and value else "-"
             shown = figure(value, row.unit) if name != "-" else "-"
             tail = (goal, reached) if number == 0 else ("", "")
-            lines.append((*(first if number == 0 else ("", "")), name, shown, ratio, *tail))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    lines.insert(1, tuple("-" * width for width in widths))
+            lines.append([*(first if number == 0 else ("", "")), name, shown, ratio, *tail])
+    return lines
+
+
+def _print(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(line[column]) for line in (header, *lines)) for column in range(len(header))]
     print()
-    for line in lines:
+    for line in (header, ["-" * width for width in widths], *lines):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
-    sys.stdout.flush()
 
 
-def write_json(path: Path, about: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def write_markdown(path: Path, about: Mapping[str, Any], rows: Sequence[Row], grids: Sequence[Grid]) -> None:
+    """The same as a section of docs/benchmarks.md."""
+    tools = ", ".join(f"{tool} ({version or 'absent'})" for tool, version in about["tools"].items())
+    taken = f"Revision {about['revision']}, {about['date']}, medians of {about['rounds']} rounds."
+    parts = [f"Machine: {describe(about)}.\n{taken}\nTools: {tools}.", _markdown(HEADER, table(rows))]
+    for grid in grids:
+        parts += [f"{grid.title}:", _markdown(grid.header, grid.texts())]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
+
+
+def write_json(path: Path, about: Mapping[str, Any], rows: Sequence[Row], grids: Sequence[Grid] = ()) -> None:
     """The same for machines."""
-    document = {"machine": dict(about), "rows": [row.as_json() for row in rows]}
+    document: dict[str, Any] = {"machine": dict(about), "rows": [row.as_json() for row in rows]}
+    if grids:
+        document["tables"] = [asdict(grid) for grid in grids]
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

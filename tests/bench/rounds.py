@@ -6,13 +6,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+Found = TypeVar("Found")
 Contender = Callable[[], float]
 
 
-def alternate(contenders: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
+def alternate(contenders: Mapping[str, Callable[[], Found]], rounds: int) -> dict[str, list[Found]]:
     """Each contender once per round, in an order that rotates; returns what each call returned."""
-    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    samples: dict[str, list[Found]] = {name: [] for name in contenders}
     names = list(contenders)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
