@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ def parse(description: str) -> argparse.Namespace:
     if os.geteuid() != 0:
         os.execvp("sudo", ["sudo", "--", sys.executable, str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
     os.umask(0o022)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that it removes what it has made
     groups = ("--build", "--run", "--bench", "--slurm")
     subprocess.run([str(ROOT / "extra/install-deps"), *groups], check=True, stdout=sys.stderr)
     options.cache.mkdir(parents=True, exist_ok=True)

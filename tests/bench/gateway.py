@@ -79,7 +79,7 @@ class Gateway:
         with Watch(place, (session,), self._scratch) as watch:
             taken = self.pull(name)
         spent = spent_by_session(session).since(before)
-        size = sum(path.stat().st_size for path in self.images() - images) / 1e6
+        size = sum(path.stat().st_blocks * 512 for path in self.images() - images) / 1e6
         return Sample(taken, spent.cpu_seconds, watch.memory_mb, spent.read / 1e6, spent.written / 1e6,
                       watch.disk_mb, size, watch.scratch_mb)  # fmt: skip
 

@@ -100,7 +100,7 @@ class Peer:
             with Watch(place, tools.sessions) as watch:
                 taken = seconds(lambda: images.extend(self.pull(tools, source, work)))
             spent = spent_by_children().since(before)
-            size = sum(image.stat().st_size for image in images) / 1e6
+            size = sum(image.stat().st_blocks * 512 for image in images) / 1e6
         finally:
             place.empty()
         return Sample(taken, spent.cpu_seconds, watch.memory_mb, spent.read / 1e6, spent.written / 1e6,

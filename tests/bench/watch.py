@@ -31,7 +31,7 @@ class Sample:
     read_mb: float  # from the disk: read_bytes of /proc/PID/io
     written_mb: float  # to the disk: write_bytes of /proc/PID/io
     disk_mb: float | None  # most that the place held at once, with the result; None where others write there too
-    result_mb: float
+    result_mb: float  # as allocated
     scratch_mb: float = 0.0  # ours: most that files which are no result took at once
 
 
@@ -115,6 +115,8 @@ def places(base: Path) -> Iterator[Sequence[Place]]:
     disk, memory = base / "disk", base / "tmpfs"
     for directory in (disk, memory):
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if memory.is_mount():  # of a bench that was killed
+        subprocess.run(["umount", str(memory)], check=True)
     options = "mode=0755,size=6g,nr_inodes=2m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "shifter-bench", str(memory)], check=True)
     try:
