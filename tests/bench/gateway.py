@@ -79,7 +79,7 @@ class Gateway:
         with Watch(place, (session,), self._scratch) as watch:
             taken = self.pull(name)
         spent = spent_by_session(session).since(before)
-        size = sum(path.stat().st_blocks * 512 for path in self.images() - images) / 1e6
+        size = sum(path.stat().st_size for path in self.images() - images) / 1e6
         return Sample(taken, spent.cpu_seconds, watch.memory_mb, spent.read / 1e6, spent.written / 1e6,
                       watch.disk_mb, size, watch.scratch_mb)  # fmt: skip
 
@@ -88,13 +88,13 @@ class Gateway:
         return set((self.work / "images").glob("*.squashfs"))
 
     def _scratch(self) -> int:
-        """Bytes of files that are neither image nor layer archive: half-written ones, the expand directory."""
+        """Length of the files that are neither image nor layer archive: half-written ones, the expand directory."""
         total = 0
         for directory, _, files in os.walk(self.work):
             for name in files:
                 if name.endswith(".part") or "expand" in Path(directory).parts:
                     try:
-                        total += (Path(directory) / name).stat().st_blocks * 512
+                        total += (Path(directory) / name).stat().st_size
                     except OSError:
                         continue
         return total

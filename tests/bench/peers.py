@@ -49,7 +49,8 @@ class Tools:
 
     def __init__(self, work: Path) -> None:
         self.sessions: set[int] = set()
-        self.environment = {**ENVIRONMENT, "TMPDIR": str(work)}  # skopeo(1) keeps blobs in there for a while
+        # skopeo(1) keeps blobs in TMPDIR for a while; ch-convert(1) has no option for the storage.
+        self.environment = {**ENVIRONMENT, "TMPDIR": str(work), "CH_IMAGE_STORAGE": f"{work}/storage"}
 
     def run(self, *command: str, stdin: object = subprocess.DEVNULL) -> None:
         """One program to its end; PeerError with what it said when it fails."""
@@ -100,7 +101,7 @@ class Peer:
             with Watch(place, tools.sessions) as watch:
                 taken = seconds(lambda: images.extend(self.pull(tools, source, work)))
             spent = spent_by_children().since(before)
-            size = sum(image.stat().st_blocks * 512 for image in images) / 1e6
+            size = sum(image.stat().st_size for image in images) / 1e6
         finally:
             place.empty()
         return Sample(taken, spent.cpu_seconds, watch.memory_mb, spent.read / 1e6, spent.written / 1e6,
@@ -129,9 +130,9 @@ def unpack(tools: Tools, source: Source, work: Path) -> Path:
 
 def charliecloud(tools: Tools, source: Source, work: Path) -> Sequence[Path]:
     """ch-image pull, ch-convert; its own block size and compression."""
-    reference, storage, image = f"{source.tls_host}/{source.name}", f"{work}/storage", work / "image.sqfs"
-    tools.run("ch-image", "--tls-no-verify", "--no-cache", "-s", storage, "pull", reference)
-    tools.run("ch-convert", "-s", storage, "-i", "ch-image", "-o", "squash", reference, str(image))
+    reference, image = f"{source.tls_host}/{source.name}", work / "image.sqfs"
+    tools.run("ch-image", "--tls-no-verify", "--no-cache", "pull", reference)
+    tools.run("ch-convert", "-i", "ch-image", "-o", "squash", reference, str(image))
     return [image]
 
 

@@ -31,7 +31,7 @@ class Sample:
     read_mb: float  # from the disk: read_bytes of /proc/PID/io
     written_mb: float  # to the disk: write_bytes of /proc/PID/io
     disk_mb: float | None  # most that the place held at once, with the result; None where others write there too
-    result_mb: float  # as allocated
+    result_mb: float  # its length, as that of scratch files: what a file system adds to them varies
     scratch_mb: float = 0.0  # ours: most that files which are no result took at once
 
 
