@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+MARKDOWN_WIDTH = 140
 HEADER = ("what", "ours", "compared with", "value", "ratio", "goal", "reached")
 
 
@@ -177,8 +179,11 @@ def _print(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 def write_markdown(path: Path, about: Mapping[str, Any], rows: Sequence[Row], grids: Sequence[Grid]) -> None:
     """The same as a section of docs/benchmarks.md."""
     tools = ", ".join(f"{tool} ({version or 'absent'})" for tool, version in about["tools"].items())
-    taken = f"Revision {about['revision']}, {about['date']}, medians of {about['rounds']} rounds."
-    parts = [f"Machine: {describe(about)}.\n{taken}\nTools: {tools}.", _markdown(HEADER, table(rows))]
+    text = (
+        f"Machine: {describe(about)}. Revision {about['revision']}, {about['date']}, medians of {about['rounds']} "
+        f"rounds (pull: less for the largest image and the table of readers). Tools: {tools}."
+    )
+    parts = [textwrap.fill(text, MARKDOWN_WIDTH), _markdown(HEADER, table(rows))]
     for grid in grids:
         parts += [f"{grid.title}:", _markdown(grid.header, grid.texts())]
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
