@@ -124,7 +124,7 @@ def places(base: Path) -> Iterator[Sequence[Place]]:
     finally:
         subprocess.run(["umount", str(memory)], check=True)
         memory.rmdir()
-        shutil.rmtree(disk)
+        shutil.rmtree(base)
 
 
 class Watch:
