@@ -35,6 +35,19 @@ def mounted(image: Path, *options: str) -> Iterator[Path]:
 
 
 @contextmanager
+def mounted_disk(disk: Path) -> Iterator[Path]:
+    """The filesystem in the file, mounted to be written to."""
+    with _mount("-o", "loop", str(disk)) as target:
+        yield target
+
+
+def contents(image: Path) -> dict[str, bytes]:
+    """The files in the root of the squashfs, by name."""
+    with mounted(image) as root:
+        return {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+@contextmanager
 def overlaid(layers: Sequence[Path]) -> Iterator[Path]:
     """Mounted layers, oldest first, as overlayfs shows them: a second opinion on whiteouts and opaque directories."""
     lower = ":".join(str(layer) for layer in reversed(layers))

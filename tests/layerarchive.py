@@ -144,6 +144,11 @@ def merge_files(archives: Sequence[Path], image: Path, check: Callable[[], None]
         return merge_archives(descriptors, image, check, [f"sha256:{number}" for number in range(len(archives))])
 
 
+def expected(*layers: Layer) -> dict[str, bytes]:
+    """The contents by name in the image of layers that only add or replace files."""
+    return {name.decode(): file.data for layer in layers for name, file in layer.items() if isinstance(file, File)}
+
+
 def build_image(directory: Path, *layers: Layer) -> Path:
     """The image of the layers, oldest first; made anew in `directory`."""
     archives = [write_archive(layer, directory / f"{number}.layer") for number, layer in enumerate(layers)]

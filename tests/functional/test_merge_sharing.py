@@ -11,7 +11,7 @@ import pytest
 
 from shifter_imagegw.layers.merge import MergeSummary
 from shifter_imagegw.squashfs.walk import walk
-from tests.imagetree import listing, mounted
+from tests.imagetree import contents, listing, mounted
 from tests.layerarchive import (
     File,
     Layer,
@@ -19,6 +19,7 @@ from tests.layerarchive import (
     OwnLink,
     Whiteout,
     add_digests,
+    expected,
     merge_files,
     write_archive,
 )
@@ -38,16 +39,6 @@ def merged(directory: Path, *layers: Layer) -> MergeSummary:
     archives = [write_archive(layer, directory / f"{number}.layer") for number, layer in enumerate(layers)]
     (directory / "image").unlink(missing_ok=True)
     return merge_files(archives, directory / "image")
-
-
-def contents(image: Path) -> dict[str, bytes]:
-    with mounted(image) as root:
-        return {path.name: path.read_bytes() for path in root.iterdir()}
-
-
-def expected(*layers: Layer) -> dict[str, bytes]:
-    """Of layers that only add files."""
-    return {name.decode(): file.data for layer in layers for name, file in layer.items() if isinstance(file, File)}
 
 
 @pytest.mark.parametrize("size", [1, 700, BLOCK, 50 * BLOCK, 50 * BLOCK + 5])

@@ -6,7 +6,7 @@
 #include "sort.h"
 #include "tree.h"
 
-enum { MAX_GAP = 64 << 10, GAP_SHARE = 100 };
+enum { MAX_GAP = 64 << 10, GAP_SHARE = 100, ALIGNED_SIZE = 1 << 20 };
 
 int extents_add(struct extents *x, uint32_t archive, uint64_t start, uint64_t size, struct error *e)
 {
@@ -67,7 +67,10 @@ int extents_plan(struct extents *x, uint64_t target, struct control *control, st
     x->count = runs;
     x->total = 0;
     for (size_t i = 0; i < runs; i++) {
-        x->items[i].target = target + x->total;
+        if (x->items[i].size >= ALIGNED_SIZE)
+            target += (x->items[i].start - target) % OUTPUT_ALIGNMENT;
+        x->items[i].target = target;
+        target += x->items[i].size;
         x->total += x->items[i].size;
     }
     return 0;
@@ -92,7 +95,8 @@ int extents_copy(const struct extents *x, const struct archive *archives, struct
 {
     for (size_t i = 0; i < x->count; i++) {
         const struct extent *run = &x->items[i];
-        if (output_copy(o, &archives[run->archive], run->start, run->size, control, e) < 0)
+        if (output_pad(o, run->target, e) < 0 ||
+            output_copy(o, &archives[run->archive], run->start, run->size, control, e) < 0)
             return -1;
     }
     return 0;

@@ -3,6 +3,9 @@
  * Which parts of the archives' data areas the image needs, and where they go. Data blocks and fragment blocks are
  * copied as they are, archive by archive in the order they lie there; neighbours are copied in one run. A gap of at
  * most 64 KiB is copied along while a run's gaps are at most one percent of its data, so no more than that is wasted.
+ *
+ * A run of a mebibyte and more goes where it lies in its archive, modulo the blocks of filesystems, so that those that
+ * can (XFS, btrfs) share the blocks of the archive with the image instead of copying them.
  */
 #ifndef SHIFTER_MERGER_EXTENTS_H
 #define SHIFTER_MERGER_EXTENTS_H

@@ -87,6 +87,13 @@ void output_init(struct output *o, int fd)
     o->file.truncate = truncate_to;
 }
 
+int output_pad(struct output *o, uint64_t size, struct error *e)
+{
+    if (size > o->size && truncate_to(&o->file, size) != 0)
+        return error_system(e, o->errnum, "extend");
+    return 0;
+}
+
 /* The way for filesystems that cannot copy to each other. */
 static int copy_through_buffer(struct output *o, const struct archive *from, uint64_t position, size_t size,
                                struct error *e)
@@ -126,11 +133,19 @@ static ssize_t copy_in_kernel(struct output *o, const struct archive *from, uint
     return done;
 }
 
+/* Filesystems share whole blocks only, from the first on: what comes before it is a piece of its own. */
+static size_t next_piece(const struct output *o, uint64_t position, uint64_t size)
+{
+    size_t offset = (size_t)(position % OUTPUT_ALIGNMENT);
+    size_t longest = offset > 0 && offset == o->size % OUTPUT_ALIGNMENT ? OUTPUT_ALIGNMENT - offset : COPY_PIECE;
+    return size < longest ? (size_t)size : longest;
+}
+
 int output_copy(struct output *o, const struct archive *from, uint64_t position, uint64_t size,
                 struct control *control, struct error *e)
 {
     while (size > 0) {
-        size_t piece = size < COPY_PIECE ? (size_t)size : COPY_PIECE;
+        size_t piece = next_piece(o, position, size);
         if (!o->plain_copy) {
             ssize_t done = copy_in_kernel(o, from, position, piece, e);
             if (done < 0)

@@ -19,7 +19,12 @@ struct output {
     int plain_copy;   /* copy_file_range is of no use here */
 };
 
+enum { OUTPUT_ALIGNMENT = 4096 }; /* the blocks of XFS and btrfs, for all but exotic ones */
+
 void output_init(struct output *o, int fd);
+
+/* Makes the image, where it is shorter, `size` bytes long. */
+int output_pad(struct output *o, uint64_t size, struct error *e);
 
 /* Appends `size` bytes of the archive, in the kernel where it can. */
 int output_copy(struct output *o, const struct archive *from, uint64_t position, uint64_t size,
