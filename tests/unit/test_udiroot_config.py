@@ -258,7 +258,7 @@ def test_the_old_name_of_opt_udi_image() -> None:
         "siteEnv==x", "siteEnvAppend=PATH", "siteEnvUnset=A=1", "siteFs=home:/home", "siteFs=/a:/b:wild",
         "siteFs=/a:/etc/passwd", "siteFs=/a:/", "sitePreMountHook=premount.sh", "udiRootPath=usr",
         "siteResources=x", "module_a_copyPath=x", "module_a_siteFs=/a:/b:ro:ro", "module_a_enabled=no",
-        "module_a/b_enabled=1", "module_.._enabled=1",
+        "module_a/b_enabled=1", "module_.._enabled=1", 'module_a"_enabled=1', "module_a\\b_enabled=1",
     ],
 )  # fmt: skip
 def test_bad_values_are_errors_with_key_and_line(line: str) -> None:

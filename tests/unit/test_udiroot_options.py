@@ -98,6 +98,7 @@ def test_unambiguous_beginnings_of_long_options() -> None:
         (["--help=x"], "option --help takes no value "),
         (["--version=x"], "option --version takes no value "),
         (["--image="], "option --image has an empty value "),
+        (["--module="], "option --module has an empty value "),
         (["--workdir="], "option --workdir has an empty value "),
         (["--entrypoint="], "option --entrypoint has an empty value "),
         (["--env-file="], "option --env-file has an empty value "),

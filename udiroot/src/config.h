@@ -16,7 +16,7 @@
 
 enum config_propagation { PROPAGATION_PRIVATE, PROPAGATION_SLAVE };
 
-struct config_module { /* module_<name>_* keys, section 3.4; parsed and validated here, applied by a later issue */
+struct config_module { /* module_<name>_* keys, section 3.4 */
     char *name;
     struct site_environ environ;
     struct volumes site_fs;

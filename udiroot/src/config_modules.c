@@ -4,17 +4,19 @@
 #include <string.h>
 #include <strings.h>
 
+#include "modules.h"
 #include "text.h"
 
 int modules_check_name(const char *name, struct error *e)
 {
-    /* It becomes a directory below /opt/udiImage/modules and an item of --module. */
+    /* It becomes a directory below /opt/udiImage/modules, an item of --module, and a string of the state file. */
     bool good = name[0] != '.' && strcasecmp(name, "none") != 0;
     for (const char *c = name; *c != '\0'; c++)
-        good = good && *c != '/' && *c != ',' && (unsigned char)*c > ' ' && *c != 0x7f;
+        good = good && strchr("/,\"\\", *c) == NULL && (unsigned char)*c > ' ' && *c != 0x7f;
     return good ? 0
                 : error_set(e, 0,
-                            "'%.200s' is no name for a module: no '/', ',' or blank, no '.' in front, not 'none'",
+                            "'%.200s' is no name for a module: no '/', ',', '\"', '\\' or blank, no '.' in front, "
+                            "not 'none'",
                             name);
 }
 
@@ -59,45 +61,15 @@ static int check_conflicts(const struct config *config, const struct modules_lin
     return 0;
 }
 
-static int check_default(const struct config *config, const struct strings *chosen, const char *name, struct error *e)
-{
-    const struct config_module *module = find(config, name);
-    if (module == NULL)
-        return error_set(e, 0, "there is no module '%.200s'", name);
-    if (!module->enabled)
-        return error_set(e, 0, "module '%.200s' is not enabled", name);
-    for (size_t i = 0; i < chosen->count; i++)
-        if (strings_contain(&module->conflict, chosen->items[i]) ||
-            strings_contain(&find(config, chosen->items[i])->conflict, name))
-            return error_set(e, 0, "modules '%.200s' and '%.200s' conflict", chosen->items[i], name);
-    return 0;
-}
-
-static int check_defaults(const struct config *config, struct error *e)
-{
-    if (config->default_modules == NULL || strcasecmp(config->default_modules, "none") == 0)
-        return 0;
-    struct strings chosen = {0};
-    CLEANUP_FREE char *copy = text_copy(config->default_modules);
-    int result = 0;
-    for (char *next = copy, *name; result == 0 && (name = strsep(&next, ",")) != NULL;) {
-        name = text_trim(name);
-        if (*name == '\0')
-            continue;
-        result = check_default(config, &chosen, name, e);
-        strings_add(&chosen, name);
-    }
-    strings_free(&chosen);
-    return result;
-}
-
 int modules_check(const struct config *config, const struct modules_lines *lines, const char *file, struct error *e)
 {
     struct error cause;
     if (check_conflicts(config, lines, file, e) < 0)
         return -1;
-    if (check_defaults(config, &cause) < 0)
+    struct modules defaults;
+    if (modules_choose(config, NULL, &defaults, &cause) < 0)
         return error_set(e, 0, "%s:%u: defaultModules: %s", file, lines->default_line, cause.text);
+    modules_release(&defaults);
     return 0;
 }
 

@@ -112,7 +112,7 @@ static int apply(int option, struct options *out, struct error *e)
     switch (option) {
     case 'i': return take_value("--image", optarg, &out->image, e);
     case 'V': strings_add(&out->volumes, optarg); return 0;
-    case 'm': out->modules = optarg; return 0;
+    case 'm': return take_value("--module", optarg, &out->modules, e);
     case OPTION_ENTRYPOINT:
         out->entrypoint = true;
         return take_value("--entrypoint", optarg, &out->entrypoint_program, e);

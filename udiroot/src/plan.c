@@ -36,11 +36,12 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
     }
 }
 
-static void add_site_binds(const struct config *config, enum kernel_propagation style, struct plan *plan)
+static void add_site_binds(const struct volumes *maps, const char *reason, enum kernel_propagation style,
+                           struct plan *plan)
 {
-    for (size_t i = 0; i < config->site_fs.count; i++) {
-        const struct volume *volume = &config->site_fs.items[i];
-        struct plan_step *step = add(plan, PLAN_BIND, volume->from, volume->to, "siteFs");
+    for (size_t i = 0; i < maps->count; i++) {
+        const struct volume *volume = &maps->items[i];
+        struct plan_step *step = add(plan, PLAN_BIND, volume->from, volume->to, reason);
         if ((volume->flags & VOLUME_RO) != 0)
             step->attributes |= MOUNT_READ_ONLY;
         step->recursive = (volume->flags & VOLUME_REC) != 0;
@@ -68,13 +69,21 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
     }
 }
 
-int plan_check(const struct config *config, struct error *e)
+static int check_maps(const struct volumes *maps, struct error *e)
 {
-    for (size_t i = 0; i < config->site_fs.count; i++)
-        if ((config->site_fs.items[i].flags & VOLUME_PER_NODE_CACHE) != 0)
+    for (size_t i = 0; i < maps->count; i++)
+        if ((maps->items[i].flags & VOLUME_PER_NODE_CACHE) != 0)
             return error_set(e, 0, "siteFs %s: perNodeCache is not supported by this version yet; remove it",
-                             config->site_fs.items[i].to);
+                             maps->items[i].to);
     return 0;
+}
+
+int plan_check(const struct config *config, const struct modules *modules, struct error *e)
+{
+    int result = check_maps(&config->site_fs, e);
+    for (size_t i = 0; i < modules->count && result == 0; i++)
+        result = check_maps(&modules->items[i]->site_fs, e);
+    return result;
 }
 
 void plan_make(const struct plan_subject *s, struct plan *out)
@@ -85,7 +94,9 @@ void plan_make(const struct plan_subject *s, struct plan *out)
         config->mount_propagation_style == PROPAGATION_SLAVE ? PROPAGATE_SLAVE : PROPAGATE_PRIVATE;
     add_upper_layer(s, out);
     add(out, PLAN_ROOT, NULL, "/", "image and own files in one tree");
-    add_site_binds(config, style, out);
+    add_site_binds(&config->site_fs, "siteFs", style, out);
+    for (size_t i = 0; i < s->modules->count; i++)
+        add_site_binds(&s->modules->items[i]->site_fs, "siteFs of a module", style, out);
     add_system_binds(style, out);
     if (!out->writable)
         add(out, PLAN_READ_ONLY, NULL, "/", "mountUdiRootWritable is 0")->attributes |= MOUNT_READ_ONLY;
@@ -99,8 +110,8 @@ static const char *const kind_names[] = {
 
 char *plan_describe(const struct plan *plan, const struct plan_subject *s)
 {
-    char *text = text_format("user %s %u %u\nstore %s\n", s->account->name, (unsigned)s->caller->uid,
-                             (unsigned)s->caller->gid, s->config->image_path);
+    char *text = text_format("user %s %u %u\nstore %s\nmodules %s\n", s->account->name, (unsigned)s->caller->uid,
+                             (unsigned)s->caller->gid, s->config->image_path, s->modules->names);
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_step *step = &plan->steps[i];
         if (step->of_job)
@@ -119,8 +130,8 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
 
 char *plan_state_text(const struct plan_subject *s)
 {
-    return text_format("{\"identifier\":\"%s\",\"user\":\"%s\",\"volMap\":\"\",\"modules\":\"\"}\n", s->image->id,
-                       s->account->name);
+    return text_format("{\"identifier\":\"%s\",\"user\":\"%s\",\"volMap\":\"\",\"modules\":\"%s\"}\n", s->image->id,
+                       s->account->name, s->modules->names);
 }
 
 void plan_free(struct plan *plan)

@@ -14,6 +14,7 @@
 #include "error.h"
 #include "image.h"
 #include "kernel.h"
+#include "modules.h"
 #include "privilege.h"
 
 enum plan_kind {
@@ -52,11 +53,12 @@ struct plan_subject { /* whom and what the container is for */
     const struct image *image;
     const struct account *account;
     const struct caller *caller;
+    const struct modules *modules;
     const char *hosts; /* text of /var/hostsfile, or NULL */
 };
 
 /* What the configuration asks for and this version cannot do yet is refused, never left out. */
-int plan_check(const struct config *config, struct error *e);
+int plan_check(const struct config *config, const struct modules *modules, struct error *e);
 void plan_make(const struct plan_subject *subject, struct plan *out);
 /* One line per step, the same text for equal containers: what a prepared environment is recognised by. */
 char *plan_describe(const struct plan *plan, const struct plan_subject *subject);

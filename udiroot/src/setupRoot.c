@@ -22,14 +22,14 @@
 #include "text.h"
 
 struct request {
-    const char *user, *hosts, *holder, *type, *identifier;
+    const char *user, *hosts, *holder, *modules, *type, *identifier;
     bool have_uid, have_gid, verbose;
     uid_t uid;
     gid_t gid;
 };
 
 static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-N \"HOST/COUNT ...\" | -N @-] [-J HOLDER] "
-                            "[-V] TYPE IDENTIFIER";
+                            "[-m MODULE,...] [-V] TYPE IDENTIFIER";
 
 /* Bytes of -N, with which environments are compared (state.c), and of /var/hostsfile: more than 50000 nodes. */
 enum { HOSTS_LIMIT = 1 << 20, HOSTSFILE_LIMIT = 64 << 20 };
@@ -55,10 +55,7 @@ static int parse_option(int option, const char *value, struct request *q, struct
     case 'J': q->holder = value; return state_check_holder(value, e);
     case 'V': q->verbose = true; return 0;
     case 'v': return error_set(e, 0, "-v: user volumes are not supported by this version yet");
-    case 'm':
-        return strcasecmp(value, "none") == 0 || *value == '\0'
-                   ? 0
-                   : error_set(e, 0, "-m: modules are not supported by this version yet");
+    case 'm': q->modules = value; return 0;
     case 's':
         return *value == '\0' ? 0 : error_set(e, 0, "-s: the container's sshd is not supported by this version yet");
     default: return error_set(e, 0, "%s", usage);
@@ -163,6 +160,7 @@ static int prepare(const struct request *q, struct error *e)
     struct caller caller;
     struct account account;
     struct image image;
+    struct modules modules;
     struct plan plan;
     CLEANUP_FREE char *hosts = NULL, *read_list = NULL;
     const char *list = q->hosts;
@@ -175,15 +173,16 @@ static int prepare(const struct request *q, struct error *e)
         list = "";
     if (*list != '\0' && expand_hosts(list, &hosts, e) < 0)
         return -1;
-    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 || plan_check(&config, e) < 0 ||
+    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
+        modules_choose(&config, q->modules, &modules, e) < 0 || plan_check(&config, &modules, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
         return -1;
     CLEANUP_CLOSE int store = image_store_open(&config, e);
     if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 || image_read_meta(&image, e) < 0 ||
         image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
         return -1;
-    struct plan_subject subject = {
-        .config = &config, .image = &image, .account = &account, .caller = &caller, .hosts = hosts};
+    struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller,
+                                   .modules = &modules, .hosts = hosts};
     plan_make(&subject, &plan);
     if (q->verbose)
         print_request(q, &config, &plan, &subject);

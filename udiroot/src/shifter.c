@@ -15,6 +15,7 @@
 #include "config.h"
 #include "environ.h"
 #include "image.h"
+#include "modules.h"
 #include "mounts.h"
 #include "options.h"
 #include "plan.h"
@@ -37,6 +38,7 @@ struct run { /* one invocation, filled phase by phase */
     struct image_spec spec;
     struct image image;
     struct account account;
+    struct modules modules;
     struct strings command, environ;
     char *workdir; /* what was asked for, or NULL: `cwd` if the container has it */
     char *cwd;
@@ -77,14 +79,21 @@ static const char *asked_for(const struct run *r, const char *name)
 static int refuse_unsupported(const struct run *r, struct error *e)
 {
     const char *volumes = asked_for(r, "VOLUME");
-    const char *modules = r->options.modules != NULL ? r->options.modules : asked_for(r, "MODULE");
     if (r->options.volumes.count > 0 || volumes != NULL)
         return error_set(e, 0, "user volumes (--volume, SHIFTER_VOLUME) are not supported by this version yet");
-    if (modules != NULL && strcasecmp(modules, "none") != 0)
-        return error_set(e, 0, "modules (--module, SHIFTER_MODULE) are not supported by this version yet");
     if (r->spec.type == IMAGE_LOCAL)
         return error_set(e, 0, "local: images are not supported by this version yet");
-    return plan_check(&r->config, e);
+    return plan_check(&r->config, &r->modules, e);
+}
+
+/* Section 3.5. */
+static int choose_modules(struct run *r, struct error *e)
+{
+    const char *asked = r->options.modules != NULL ? r->options.modules : asked_for(r, "MODULE");
+    struct error cause;
+    if (modules_choose(&r->config, asked, &r->modules, &cause) == 0)
+        return 0;
+    return error_set(e, 0, "%s: %s", r->options.modules != NULL ? "--module" : "SHIFTER_MODULE", cause.text);
 }
 
 /* Section 7.3. */
@@ -150,6 +159,8 @@ static int make_environment(struct run *r, struct error *e)
     for (size_t s = 0; s < sizeof sources / sizeof sources[0]; s++)
         for (size_t i = 0; i < sources[s]->count; i++)
             environ_set(&r->environ, sources[s]->items[i]);
+    for (size_t i = 0; i < r->modules.count; i++)
+        environ_apply_site(&r->environ, &r->modules.items[i]->environ);
     environ_apply_site(&r->environ, &r->config.site_environ);
     strings_free(&file);
     return 0;
@@ -176,7 +187,8 @@ static int decide(struct run *r, struct error *e)
         return -1;
     if (r->spec.type == IMAGE_NONE)
         return error_set(e, 0, "no image named; use --image=TYPE:TAG or set SHIFTER_IMAGEREQUEST (shifter --help)");
-    if (refuse_unsupported(r, e) < 0 || account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
+    if (choose_modules(r, e) < 0 || refuse_unsupported(r, e) < 0 ||
+        account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
         return -1;
     privilege_as_root();
     int opened = open_image(r, e);
@@ -188,7 +200,8 @@ static int decide(struct run *r, struct error *e)
     if (r->options.verbose) {
         for (size_t i = 0; i < r->config.remarks.count; i++)
             (void)dprintf(STDERR_FILENO, "shifter: %s\n", r->config.remarks.items[i]);
-        (void)dprintf(STDERR_FILENO, "shifter: image %s\n", r->image.id);
+        (void)dprintf(STDERR_FILENO, "shifter: image %s, modules %s\n", r->image.id,
+                      r->modules.count > 0 ? r->modules.names : "none");
     }
     if (choose_command(r, e) < 0 || choose_workdir(r, e) < 0 || make_environment(r, e) < 0)
         return -1;
@@ -200,7 +213,7 @@ static int decide(struct run *r, struct error *e)
 static int enter(struct run *r, struct error *e)
 {
     struct plan_subject subject = {
-        .config = &r->config, .image = &r->image, .account = &r->account, .caller = &r->caller};
+        .config = &r->config, .image = &r->image, .account = &r->account, .caller = &r->caller, .modules = &r->modules};
     struct plan plan;
     plan_make(&subject, &plan);
     CLEANUP_FREE char *text = plan_describe(&plan, &subject);
