@@ -10,7 +10,7 @@ import shutil
 import statistics
 import subprocess
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PERIOD_SECONDS = 0.05
+_XFS_BYTES = 6 << 30
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _disk(io: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where contenders work: a tmpfs of the bench's own, or a directory on the machine's disk."""
+    """Where contenders work: a file system of the bench's own, or a directory on the machine's disk."""
 
     name: str
     directory: Path
@@ -110,21 +111,37 @@ class Place:
 
 
 @contextmanager
-def places(base: Path) -> Iterator[Sequence[Place]]:
-    """The disk below ``base``, and a tmpfs mounted there for the time of the context."""
-    disk, memory = base / "disk", base / "tmpfs"
-    for directory in (disk, memory):
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if memory.is_mount():  # of a bench that was killed
-        subprocess.run(["umount", str(memory)], check=True)
-    options = "mode=0755,size=6g,nr_inodes=2m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "shifter-bench", str(memory)], check=True)
+def places(base: Path) -> Iterator[Mapping[str, Place]]:
+    """The disk below ``base``; a tmpfs, and an XFS in a file on the disk, mounted for the time of the context."""
+    found = {name: Place(name, base / name) for name in ("tmpfs", "xfs", "disk")}
+    mounts = [found["tmpfs"].directory, found["xfs"].directory]
+    for place in found.values():
+        place.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for directory in mounts:
+        if directory.is_mount():  # of a bench that was killed
+            subprocess.run(["umount", str(directory)], check=True)
     try:
-        yield [Place("tmpfs", memory), Place("disk", disk)]
+        options = "mode=0755,size=6g,nr_inodes=2m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "shifter-bench", str(mounts[0])], check=True)
+        _mount_xfs(base / "xfs.img", mounts[1])
+        yield found
     finally:
-        subprocess.run(["umount", str(memory)], check=True)
-        memory.rmdir()
+        for directory in filter(Path.is_mount, mounts):
+            subprocess.run(["umount", str(directory)], check=True)
         shutil.rmtree(base)
+
+
+def _mount_xfs(disk: Path, directory: Path) -> None:
+    """As a site's XFS does, this one writes straight to the disk: pages are kept once, and a sync is one."""
+    with disk.open("wb") as file:
+        file.truncate(_XFS_BYTES)
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(disk)], check=True)
+    losetup = ["losetup", "--find", "--show", "--direct-io=on", str(disk)]
+    device = subprocess.run(losetup, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    try:
+        subprocess.run(["mount", "-t", "xfs", device, str(directory)], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)  # once it is unmounted, losetup(8)
 
 
 class Watch:
