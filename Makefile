@@ -58,7 +58,8 @@ install: build ## install below DESTDIR/PREFIX and SYSCONFDIR; as root `shifter`
 	@# -I: neither the caller's environment nor his directory decides which modules are imported.
 	printf '#!%s -I\nfrom udiroot.shifterimg.cli import main\nmain()\n' $(libdir)/venv/bin/python3 > $(root)/bin/shifterimg
 	printf '#!%s -I\nfrom shifter_imagegw.cli import main\nmain()\n' $(libdir)/venv/bin/python3 > $(root)/sbin/shifter-imagegw
-	chmod 0755 $(root)/bin/shifterimg $(root)/sbin/shifter-imagegw
+	printf '#!%s -I\nfrom udiroot.cli import main\nmain()\n' $(libdir)/venv/bin/python3 > $(root)/sbin/udiroot
+	chmod 0755 $(root)/bin/shifterimg $(root)/sbin/shifter-imagegw $(root)/sbin/udiroot
 	@# Last, so that a half-finished installation has no setuid program.
 	install -m 0755 build/shifter $(root)/bin/shifter
 	if [ "$$(id -u)" = 0 ]; then chown root:root $(root)/bin/shifter; fi
@@ -66,7 +67,7 @@ install: build ## install below DESTDIR/PREFIX and SYSCONFDIR; as root `shifter`
 
 uninstall: ## undo install; keeps the site's own configuration
 	rm -f $(root)/bin/shifter $(root)/bin/shifterimg
-	rm -f $(root)/sbin/setupRoot $(root)/sbin/unsetupRoot $(root)/sbin/shifter-imagegw
+	rm -f $(root)/sbin/setupRoot $(root)/sbin/unsetupRoot $(root)/sbin/shifter-imagegw $(root)/sbin/udiroot
 	rm -rf $(DESTDIR)$(libdir)
 	rm -f $(DESTDIR)$(SYSCONFDIR)/udiRoot.conf.example $(DESTDIR)$(SYSCONFDIR)/imagemanager.json.example
 	-rmdir --ignore-fail-on-non-empty $(root)/bin $(root)/sbin $(root)/lib $(root) $(DESTDIR)$(SYSCONFDIR) 2>/dev/null

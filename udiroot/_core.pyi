@@ -17,6 +17,16 @@ def load_config(path: str | PathLike[str], trust_any_owner: bool = False) -> dic
 def parse_config(text: bytes, name: str, /) -> dict[str, Any]:
     """The same from memory; ``name`` appears in messages."""
 
+def examine_config(text: bytes, name: str, /) -> tuple[dict[str, Any], list[str]]:
+    """For a checker: what of it is good, and every error ("name:LINE: key: message"). Error for what is no text."""
+
+def config_lines(text: bytes, /) -> list[tuple[int, str, str]]:
+    """Each ``key=value`` as (line it starts at, key, value), continued lines joined."""
+
+def check_trust(path: str, owner: int, owner_name: str, follow: bool, /) -> None:
+    """Error unless every component of ``path`` belongs to root or uid ``owner`` and nobody else can write it. A
+    symbolic link is an error unless ``follow``."""
+
 def config_keys() -> list[str]:
     """Every key of udiRoot.conf; a module's as ``module_<name>_siteFs``."""
 

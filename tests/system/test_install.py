@@ -10,7 +10,9 @@ from pathlib import Path
 
 from tests.installation import ROOT, Installation
 
-PROGRAMS = ["bin/shifter", "bin/shifterimg", "sbin/setupRoot", "sbin/unsetupRoot", "sbin/shifter-imagegw"]
+PROGRAMS = [
+    *("bin/shifter", "bin/shifterimg", "sbin/setupRoot", "sbin/unsetupRoot", "sbin/shifter-imagegw", "sbin/udiroot"),
+]
 
 
 def test_exactly_the_promised_files_are_installed(product: Installation) -> None:
@@ -34,7 +36,7 @@ def test_only_shifter_is_setuid_and_root_owns_everything(product: Installation) 
 
 
 def test_every_user_can_run_the_clients(product: Installation) -> None:
-    for program in ("bin/shifterimg", "sbin/shifter-imagegw"):
+    for program in ("bin/shifterimg", "sbin/shifter-imagegw", "sbin/udiroot"):
         answer = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", product.prefix / program, "--version"],
             capture_output=True,

@@ -67,6 +67,7 @@ def test_help_and_version() -> None:
     for arguments in (["--help"], ["-h"], ["-h", "--nonsense"], ["--image=x", "--help", "ls"]):
         assert _core.parse_options(["shifter", *arguments])["action"] == "help"
     assert _core.parse_options(["shifter", "--version"])["action"] == "version"
+    assert _core.parse_options(["shifter", "--check-config"])["action"] == "check-config"
 
 
 def test_options_end_at_the_first_word_that_is_none() -> None:

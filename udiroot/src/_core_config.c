@@ -4,6 +4,8 @@
 
 #include "_core.h"
 #include "config_keys.h"
+#include "lines.h"
+#include "trust.h"
 
 static PyObject *flag_names(unsigned flags)
 {
@@ -170,6 +172,60 @@ static PyObject *py_parse_config(PyObject *Py_UNUSED(module), PyObject *argument
     return config_parse(text, (size_t)length, name, &config, &e) < 0 ? core_fail(&e) : config_object(&config);
 }
 
+static PyObject *py_examine_config(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    const char *text, *name;
+    Py_ssize_t length;
+    struct config config;
+    struct strings errors = {0};
+    struct error e;
+    if (!PyArg_ParseTuple(arguments, "y#s", &text, &length, &name))
+        return NULL;
+    if (config_examine(text, (size_t)length, name, &config, &errors, &e) < 0)
+        return core_fail(&e);
+    PyObject *result = Py_BuildValue("NN", config_object(&config), core_list(&errors));
+    strings_free(&errors);
+    return result;
+}
+
+static PyObject *py_config_lines(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    const char *text;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(arguments, "y#", &text, &length))
+        return NULL;
+    struct lines lines;
+    struct line line;
+    enum line_kind kind;
+    PyObject *list = PyList_New(0);
+    lines_begin(&lines, text, (size_t)length, '=', NULL);
+    while (list != NULL && (kind = lines_next(&lines, &line)) != LINE_END) {
+        if (kind != LINE_PAIR)
+            continue;
+        PyObject *item = Py_BuildValue("INN", line.number, core_text(line.key), core_text(line.value));
+        if (item == NULL || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    lines_end(&lines);
+    return list;
+}
+
+static PyObject *py_check_trust(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    CLEANUP_FREE char *path = NULL, *owner_name = NULL;
+    unsigned owner;
+    int follow;
+    struct error e;
+    if (!PyArg_ParseTuple(arguments, "O&IO&p", core_convert_text, &path, &owner, core_convert_text, &owner_name, &follow))
+        return NULL;
+    int fd = trust_open(path != NULL ? path : "", (uid_t)owner, owner_name != NULL ? owner_name : "", follow != 0, &e);
+    if (fd < 0)
+        return core_fail(&e);
+    (void)close(fd);
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_config_keys(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
     struct strings names = {0};
@@ -185,6 +241,9 @@ static PyObject *py_config_keys(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED
 PyMethodDef core_config_methods[] = {
     {"load_config", (PyCFunction)(void (*)(void))py_load_config, METH_VARARGS | METH_KEYWORDS, NULL},
     {"parse_config", py_parse_config, METH_VARARGS, NULL},
+    {"examine_config", py_examine_config, METH_VARARGS, NULL},
+    {"config_lines", py_config_lines, METH_VARARGS, NULL},
+    {"check_trust", py_check_trust, METH_VARARGS, NULL},
     {"config_keys", py_config_keys, METH_NOARGS, NULL},
     {"parse_volumes", py_parse_volumes, METH_VARARGS, NULL},
     {"volumes_signature", py_volumes_signature, METH_VARARGS, NULL},

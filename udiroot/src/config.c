@@ -18,6 +18,7 @@ static const char module_prefix[] = "module_";
 struct parser {
     const char *name; /* of the file */
     struct config *config;
+    struct strings *errors; /* NULL: the first one ends the parsing */
     struct modules_lines modules;
 };
 
@@ -39,6 +40,14 @@ static void remark_unknown(struct parser *p, unsigned number, const char *key, c
                                                   : text_format("; did you mean '%.*s%s'?", (int)(name - key), key,
                                                                 similar);
     remark(p, number, "unknown key ", quoted, question, "");
+}
+
+static int settle(const struct parser *p, const struct error *e)
+{
+    if (p->errors == NULL)
+        return -1;
+    strings_add(p->errors, e->text);
+    return 0;
 }
 
 static int fail(const struct parser *p, const struct line *line, const struct error *cause, struct error *e)
@@ -113,8 +122,8 @@ static int read_lines(struct parser *p, const char *text, size_t length, struct 
     while (result == 0 && (kind = lines_next(&lines, &line)) != LINE_END) {
         if (kind == LINE_REMARK)
             remark(p, line.number, line.value, "", "", "");
-        else
-            result = assign(p, &line, e);
+        else if (assign(p, &line, e) < 0)
+            result = settle(p, e);
     }
     lines_end(&lines);
     return result;
@@ -134,9 +143,12 @@ static int check_required(const struct parser *p, struct error *e)
          "a directory with passwd, group and nsswitch.conf, or populateEtcDynamically=1"},
     };
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++)
-        if (required[i].value == NULL)
-            return error_set(e, 0, "%s: %s is not set; add %s=, %s", p->name, required[i].key, required[i].key,
-                             required[i].hint);
+        if (required[i].value == NULL) {
+            (void)error_set(e, 0, "%s: %s is not set; add %s=, %s", p->name, required[i].key, required[i].key,
+                            required[i].hint);
+            if (settle(p, e) < 0)
+                return -1;
+        }
     /* A component of the tag index's path and of the gateway's URLs. */
     if (c->system != NULL && (strpbrk(c->system, "/ \t") != NULL || c->system[0] == '.'))
         return error_set(e, 0,
@@ -174,25 +186,33 @@ static void find_image_owner(struct parser *p)
     }
 }
 
-int config_parse(const char *text, size_t length, const char *name, struct config *out, struct error *e)
+static int parse(struct parser *p, const char *text, size_t length, struct error *e)
 {
+    struct config *out = p->config;
     *out = (struct config){0};
-    struct parser p = {.name = name, .config = out};
     int result = 0;
     if (length > 0 && memchr(text, '\0', length) != NULL)
-        result = error_set(e, 0, "%s has a NUL byte; it must be text", name);
+        result = error_set(e, 0, "%s has a NUL byte; it must be text", p->name);
+    else if (read_lines(p, text, length, e) < 0 || (check_required(p, e) < 0 && settle(p, e) < 0) ||
+             (modules_check(out, &p->modules, p->name, p->errors, e) < 0 && settle(p, e) < 0))
+        result = -1;
+    free(p->modules.conflict);
     if (result == 0)
-        result = read_lines(&p, text, length, e);
-    if (result == 0)
-        result = check_required(&p, e);
-    if (result == 0)
-        result = modules_check(out, &p.modules, name, e);
-    free(p.modules.conflict);
-    if (result == 0)
-        find_image_owner(&p);
+        find_image_owner(p);
     else
         config_free(out);
     return result;
+}
+
+int config_parse(const char *text, size_t length, const char *name, struct config *out, struct error *e)
+{
+    return parse(&(struct parser){.name = name, .config = out}, text, length, e);
+}
+
+int config_examine(const char *text, size_t length, const char *name, struct config *out, struct strings *errors,
+                   struct error *e)
+{
+    return parse(&(struct parser){.name = name, .config = out, .errors = errors}, text, length, e);
 }
 
 static int check_trust(const char *path, const struct stat *st, bool trust_any_owner, struct error *e)

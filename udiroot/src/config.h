@@ -72,6 +72,10 @@ struct config {
 int config_load(const char *path, bool trust_any_owner, struct config *out, struct error *e);
 /* Same on text that is already in memory; `name` appears in messages. For tests and fuzzing. */
 int config_parse(const char *text, size_t length, const char *name, struct config *out, struct error *e);
+/* The same for a checker: every error that belongs to a line or key is added to `errors`, `out` holds what was good. -1
+ * only for what is no text. */
+int config_examine(const char *text, size_t length, const char *name, struct config *out, struct strings *errors,
+                   struct error *e);
 void config_free(struct config *config);
 
 #endif

@@ -49,22 +49,28 @@ void modules_note_conflict(struct modules_lines *lines, const struct config *con
 }
 
 static int check_conflicts(const struct config *config, const struct modules_lines *lines, const char *file,
-                           struct error *e)
+                           struct strings *errors, struct error *e)
 {
     for (size_t i = 0; i < config->module_count; i++) {
         const struct config_module *module = &config->modules[i];
-        for (size_t j = 0; j < module->conflict.count; j++)
-            if (find(config, module->conflict.items[j]) == NULL)
-                return error_set(e, 0, "%s:%u: module_%.200s_conflict: there is no module '%.200s'", file,
-                                 lines->conflict[i], module->name, module->conflict.items[j]);
+        for (size_t j = 0; j < module->conflict.count; j++) {
+            if (find(config, module->conflict.items[j]) != NULL)
+                continue;
+            (void)error_set(e, 0, "%s:%u: module_%.200s_conflict: there is no module '%.200s'", file,
+                            lines->conflict[i], module->name, module->conflict.items[j]);
+            if (errors == NULL)
+                return -1;
+            strings_add(errors, e->text);
+        }
     }
     return 0;
 }
 
-int modules_check(const struct config *config, const struct modules_lines *lines, const char *file, struct error *e)
+int modules_check(const struct config *config, const struct modules_lines *lines, const char *file,
+                  struct strings *errors, struct error *e)
 {
     struct error cause;
-    if (check_conflicts(config, lines, file, e) < 0)
+    if (check_conflicts(config, lines, file, errors, e) < 0)
         return -1;
     struct modules defaults;
     if (modules_choose(config, NULL, &defaults, &cause) < 0)

@@ -18,8 +18,10 @@ int modules_check_name(const char *name, struct error *e);
 struct config_module *modules_get(struct config *config, const char *name);
 void modules_note_conflict(struct modules_lines *lines, const struct config *config,
                            const struct config_module *module, unsigned number);
-/* When all is read: every name of `conflict` and defaultModules exists, the defaults are enabled and get on. */
-int modules_check(const struct config *config, const struct modules_lines *lines, const char *file, struct error *e);
+/* When all is read: every name of `conflict` and defaultModules exists, the defaults are enabled and get on. `errors`:
+ * NULL, or where those of `conflict` are collected. */
+int modules_check(const struct config *config, const struct modules_lines *lines, const char *file,
+                  struct strings *errors, struct error *e);
 void modules_free(struct config *config);
 
 #endif

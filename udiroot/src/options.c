@@ -6,7 +6,7 @@
 
 #include "environ.h"
 
-enum { OPTION_ENTRYPOINT = 256, OPTION_ENV_FILE, OPTION_VERSION };
+enum { OPTION_ENTRYPOINT = 256, OPTION_ENV_FILE, OPTION_VERSION, OPTION_CHECK_CONFIG };
 
 static const struct option long_options[] = {
     {"image", required_argument, NULL, 'i'},
@@ -20,6 +20,7 @@ static const struct option long_options[] = {
     {"clearenv", no_argument, NULL, 'E'},
     {"verbose", no_argument, NULL, 'v'},
     {"version", no_argument, NULL, OPTION_VERSION},
+    {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -56,6 +57,8 @@ const char options_help[] =
     "\n"
     "Other\n"
     "  -v, --verbose             say what is decided, and remarks about the site's configuration\n"
+    "      --check-config        say what is wrong with the site's configuration on this node; exit status 1 if there\n"
+    "                            are errors\n"
     "      --version             print the version\n"
     "  -h, --help                print this text\n"
     "\n"
@@ -123,6 +126,7 @@ static int apply(int option, struct options *out, struct error *e)
     case 'v': out->verbose = true; return 0;
     case 'n': return 0; /* of the contract, without effect */
     case OPTION_VERSION: out->action = ACTION_VERSION; return 0;
+    case OPTION_CHECK_CONFIG: out->action = ACTION_CHECK_CONFIG; return 0;
     default: out->action = ACTION_HELP; return 0;
     }
 }

@@ -10,7 +10,7 @@
 #include "error.h"
 #include "text.h"
 
-enum options_action { ACTION_RUN, ACTION_HELP, ACTION_VERSION };
+enum options_action { ACTION_RUN, ACTION_HELP, ACTION_VERSION, ACTION_CHECK_CONFIG };
 
 struct options {
     enum options_action action;

@@ -269,6 +269,27 @@ static int execute(struct run *r)
     return missing ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;
 }
 
+/* Nothing of root's is left: for what the caller could do without us. */
+static void become_caller(void)
+{
+    if (setresgid(getgid(), getgid(), getgid()) < 0 || setresuid(getuid(), getuid(), getuid()) < 0)
+        _exit(EXIT_SHIFTER);
+}
+
+/* The checker is a program of its own, so that none of its intelligence is setuid. */
+static int check_config(struct run *r)
+{
+    static const char program[] = PREFIX "/sbin/udiroot";
+    const char *const arguments[] = {"udiroot", "check", SYSCONFDIR "/udiRoot.conf", NULL};
+    struct error e;
+    become_caller();
+    if (process_restore(&r->process, &e) == 0) {
+        (void)execve(program, (char *const *)arguments, r->outer.items);
+        (void)error_set(&e, errno, "cannot execute %s, which is installed with shifter", program);
+    }
+    return fail(&e);
+}
+
 int main(int argc, char **argv)
 {
     static struct run r;
@@ -288,14 +309,16 @@ int main(int argc, char **argv)
     int identity = caller_of_process(&r.caller, &identity_error);
     if (identity == 0)
         privilege_as_user(&r.caller);
-    else if (setresgid(getgid(), getgid(), getgid()) < 0 || setresuid(getuid(), getuid(), getuid()) < 0)
-        return EXIT_SHIFTER; /* nothing of root's is needed to say what is wrong */
+    else
+        become_caller(); /* nothing of root's is needed to say what is wrong */
     if (options_parse(argc, argv, &r.options, &e) < 0)
         return fail(&e);
     if (r.options.action == ACTION_HELP)
         return fputs(options_help, stdout) < 0 || fflush(stdout) != 0 ? EXIT_SHIFTER : 0;
     if (r.options.action == ACTION_VERSION)
         return printf("shifter %s\n", VERSION) < 0 || fflush(stdout) != 0 ? EXIT_SHIFTER : 0;
+    if (r.options.action == ACTION_CHECK_CONFIG)
+        return check_config(&r);
     if (identity < 0)
         return fail(&identity_error);
     if (decide(&r, &e) < 0 || enter(&r, &e) < 0)
