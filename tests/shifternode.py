@@ -7,6 +7,7 @@ Everything lies below one root-owned directory, as the trust checks demand, and 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import time
@@ -119,6 +120,14 @@ class ShifterNode:
         described.chmod(0o600)
         return identifier
 
+    def add_program(self, name: str, text: str, mode: int = 0o755) -> Path:
+        """A script of the site's, such as a hook."""
+        path = self.base / "etc" / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
     def tag(self, kind: str, reference: str, image: str) -> None:
         """A tag index entry; `reference` is already encoded."""
         directory = self.images / "tags/testbox" / kind
@@ -186,8 +195,8 @@ def _install(base: Path, state: Path) -> None:
     subprocess.run(
         ["make", "-s", "-j2", "-C", str(ROOT / "udiroot"), f"build={build}", f"PREFIX={base}",
          f"SYSCONFDIR={base / 'etc'}", f"STATEDIR={state}"],
-        check=True, stdout=subprocess.DEVNULL,
-    )
+        check=True, stdout=subprocess.DEVNULL, env={**os.environ, "CPPFLAGS": "-DHOOK_SECONDS=4"},
+    )  # fmt: skip
     (base / "bin").mkdir()
     for name, mode in (("shifter", 0o4755), ("setupRoot", 0o755), ("unsetupRoot", 0o755)):
         shutil.copy(build / name, base / "bin" / name)

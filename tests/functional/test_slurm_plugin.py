@@ -296,7 +296,7 @@ def test_a_job_without_image_is_left_alone(recorded: Recorded) -> None:
         ("echo 'setupRoot: image is gone' >&2; exit 1", "setupRoot: image is gone"),
         ("exit 7", "exited with status 7"),
         (f"exec {SLEEP}", "did not end within 6 seconds and was killed"),
-        # More than a pipe holds (W-12; the other order is in tests/unit/test_slurm_run.py).
+        # More than a pipe holds (W-12; the other order is in tests/unit/test_run.py).
         ("head -c 1000000 /dev/zero | tr '\\0' y >&2; head -c 1000000 /dev/zero | tr '\\0' x; exit 1", "yyyyyyyy"),
     ],
 )

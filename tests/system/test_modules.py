@@ -89,7 +89,8 @@ def test_module_variables_come_after_the_users_and_before_the_sites(node: Shifte
         siteEnvAppend="PATH=/opt/udiImage/bin", siteEnvUnset="GONE",
     )
     shown = node.run(
-        IMAGE, "--clearenv", "--module=m,one,two", "-e", "PATH=/userpath", "-e", "USERS=1", "-e", "LAST=user", "/bin/env"
+        *(IMAGE, "--clearenv", "--module=m,one,two"),
+        *("-e", "PATH=/userpath", "-e", "USERS=1", "-e", "LAST=user", "/bin/env"),
     ).stdout
     found = dict(line.split("=", 1) for line in shown.splitlines())
     assert found["PATH"] == "/modpre:/modpath:/modapp:/opt/udiImage/bin"

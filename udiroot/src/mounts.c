@@ -62,6 +62,7 @@ static int parse_line(char *line, struct mount_entry *entry)
         if ((fields[i] = strtok_r(i == 0 ? line : NULL, " ", &rest)) == NULL)
             return -1;
     entry->id = strtoul(fields[0], &end, 10);
+    entry->parent = strtoul(fields[1], NULL, 10);
     if (*end != '\0' || fields[4][0] != '/')
         return -1;
     char *word;
@@ -146,8 +147,7 @@ void mount_table_free(struct mount_table *table)
     *table = (struct mount_table){0};
 }
 
-/* The id of the mount on which `fd` was opened, from its fdinfo; 0 when it cannot be told. */
-static unsigned long mount_id(int proc, int fd)
+unsigned long mount_id(int proc, int fd)
 {
     char name[40];
     (void)snprintf(name, sizeof name, "self/fdinfo/%d", fd);
@@ -293,4 +293,37 @@ int mounts_verify(int proc, bool writable, struct error *e)
     if (examine(proc, writable, true, e) < 0)
         return -1;
     return examine(proc, writable, false, e) == 0 ? 0 : -1;
+}
+
+static int move_over(int from, int to, const char *path, struct error *e)
+{
+    CLEANUP_CLOSE int source = kernel_open_in_root(from, path), target = kernel_open_in_root(to, path);
+    if (source < 0 || target < 0)
+        return error_set(e, errno, "cannot open the mount at %s of the container", path);
+    if (kernel_attach_mount(source, target) == 0 ||
+        (errno == ENOSYS && mount(kernel_fd_path(source).text, kernel_fd_path(target).text, NULL, MS_MOVE, NULL) == 0))
+        return 0;
+    return error_set(e, errno, "cannot move the mount at %s of the container", path);
+}
+
+int mounts_move(int proc, int from, int to, struct error *e)
+{
+    struct mount_table table;
+    unsigned long id = mount_id(proc, from);
+    size_t base = 0;
+    if (id == 0 || mount_table_read(proc, &table, e) < 0)
+        return error_set(e, 0, "cannot find the mounts of the container");
+    for (size_t i = 0; i < table.count; i++)
+        if (table.items[i].id == id)
+            base = strlen(table.items[i].point);
+    int result = 0;
+    for (size_t i = 0; i < table.count && result == 0; i++) {
+        const struct mount_entry *entry = &table.items[i];
+        if (entry->parent == id && entry->point[base] == '/')
+            result = move_over(from, to, entry->point + base, e);
+        else if (entry->parent == id)
+            result = error_set(e, 0, "something is mounted over %s, the root of the container", entry->point);
+    }
+    mount_table_free(&table);
+    return result;
 }

@@ -12,7 +12,7 @@
 #include "kernel.h"
 
 struct mount_entry { /* one line of mountinfo, proc_pid_mountinfo(5); octal escapes decoded */
-    unsigned long id;
+    unsigned long id, parent;
     char *point;
     unsigned attributes; /* MOUNT_* */
     unsigned long flags; /* the same and more as MS_*: what a remount must repeat on old kernels */
@@ -41,6 +41,11 @@ struct bind {
 };
 /* Shows the source at the target. `proc` as above. */
 int mount_bind(int proc, const struct bind *bind, struct error *e);
+
+/* The id of the mount on which `fd` was opened, from its fdinfo; 0 when it cannot be told. */
+unsigned long mount_id(int proc, int fd);
+/* Moves every mount that lies on the mount `from`, with what lies on it, to the same place on the mount `to`. */
+int mounts_move(int proc, int from, int to, struct error *e);
 
 /* Checks, in the container's mount namespace: every mount nosuid; nodev except /dev and below; "/" read-only unless
  * `writable`. A missing flag on a mount that came later through slave propagation is added; what cannot be is an error.

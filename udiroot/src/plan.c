@@ -51,6 +51,12 @@ static void add_site_binds(const struct volumes *maps, const char *reason, enum 
     }
 }
 
+static void add_hook(const char *path, const char *reason, struct plan *plan)
+{
+    if (path != NULL)
+        add(plan, PLAN_HOOK, path, "/", reason);
+}
+
 static void add_system_binds(enum kernel_propagation style, struct plan *plan)
 {
     static const struct {
@@ -94,9 +100,13 @@ void plan_make(const struct plan_subject *s, struct plan *out)
         config->mount_propagation_style == PROPAGATION_SLAVE ? PROPAGATE_SLAVE : PROPAGATE_PRIVATE;
     add_upper_layer(s, out);
     add(out, PLAN_ROOT, NULL, "/", "image and own files in one tree");
+    add_hook(config->site_pre_mount_hook, "sitePreMountHook", out);
     add_site_binds(&config->site_fs, "siteFs", style, out);
+    add_hook(config->site_post_mount_hook, "sitePostMountHook", out);
     for (size_t i = 0; i < s->modules->count; i++)
         add_site_binds(&s->modules->items[i]->site_fs, "siteFs of a module", style, out);
+    for (size_t i = 0; i < s->modules->count; i++)
+        add_hook(s->modules->items[i]->root_hook, "roothook of a module", out);
     add_system_binds(style, out);
     if (!out->writable)
         add(out, PLAN_READ_ONLY, NULL, "/", "mountUdiRootWritable is 0")->attributes |= MOUNT_READ_ONLY;
@@ -105,7 +115,8 @@ void plan_make(const struct plan_subject *s, struct plan *out)
 static const char *const kind_names[] = {
     [PLAN_SCRATCH] = "scratch", [PLAN_IMAGE] = "image", [PLAN_DIRECTORY] = "directory",
     [PLAN_ETC] = "etc",         [PLAN_FILE] = "file",   [PLAN_ROOT] = "root",
-    [PLAN_BIND] = "bind",       [PLAN_PROC] = "proc",   [PLAN_READ_ONLY] = "read-only",
+    [PLAN_BIND] = "bind",       [PLAN_HOOK] = "hook",   [PLAN_PROC] = "proc",
+    [PLAN_READ_ONLY] = "read-only",
 };
 
 char *plan_describe(const struct plan *plan, const struct plan_subject *s)

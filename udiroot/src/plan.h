@@ -25,6 +25,7 @@ enum plan_kind {
     PLAN_FILE,      /* a file of ours into the upper layer, text in `content` */
     PLAN_ROOT,      /* overlay of both layers: from here on targets are container paths */
     PLAN_BIND,      /* a directory or file of the host appears at the target, which is made when missing */
+    PLAN_HOOK,      /* a program of the site, run by root between two steps */
     PLAN_PROC,      /* a new procfs */
     PLAN_READ_ONLY  /* the root becomes read-only */
 };

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "etcfiles.h"
+#include "hooks.h"
 #include "loop.h"
 #include "mounts.h"
 #include "text.h"
@@ -27,6 +28,7 @@ struct site { /* where the building stands; descriptors are O_PATH */
     const struct plan_subject *subject;
     int proc;
     int scratch, upper, root; /* -1 until their step */
+    size_t hooks;             /* that are still to be run */
 };
 
 int rootfs_open_proc(struct error *e)
@@ -219,6 +221,18 @@ static int open_target(const struct site *site, const char *target, bool directo
     return within < 0 ? -1 : create_target(site, within, target, directory, e);
 }
 
+/* What is mounted here will be moved to where a hook sees it, which is the upper layer alone: the mount point must be in
+ * that too. A change of mode, even to the same, makes overlayfs copy it there. */
+static int keep_for_hooks(const struct site *site, int target, const char *name, struct error *e)
+{
+    struct stat st;
+    if (site->hooks == 0 || mount_id(site->proc, target) != mount_id(site->proc, site->root))
+        return 0;
+    if (fstat(target, &st) < 0 || chmod(kernel_fd_path(target).text, st.st_mode & 07777) < 0)
+        return error_set(e, errno, "cannot copy the mount point %s of the image into the upper layer", name);
+    return 0;
+}
+
 static int bind_step(const struct site *site, const struct plan_step *step, struct error *e)
 {
     CLEANUP_CLOSE int source = open(step->source, O_PATH | O_CLOEXEC);
@@ -229,7 +243,7 @@ static int bind_step(const struct site *site, const struct plan_step *step, stru
         return error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target,
                          step->reason);
     CLEANUP_CLOSE int target = open_target(site, step->target, S_ISDIR(st.st_mode), e);
-    if (target < 0)
+    if (target < 0 || keep_for_hooks(site, target, step->target, e) < 0)
         return -1;
     struct bind bind = {.source = source,
                         .root = site->root,
@@ -239,6 +253,31 @@ static int bind_step(const struct site *site, const struct plan_step *step, stru
                         .recursive = step->recursive,
                         .propagation = step->propagation};
     return mount_bind(site->proc, &bind, e);
+}
+
+/* A hook works at udiMount, where it finds the site's files and mounts, and what it makes there becomes part of the
+ * container. The image is not in sight: a link of its author could lead root anywhere on the node. So the overlay, whose
+ * upper layer must not be changed beneath it, is taken away for that time, and the mounts change over. */
+static int run_hook(struct site *site, const struct plan_step *step, struct error *e)
+{
+    if (mount("upper", ".", NULL, MS_BIND, NULL) < 0)
+        return error_set(e, errno, "cannot make the directory that %s works in", step->reason);
+    CLEANUP_CLOSE int view = kernel_open_no_symlinks(site->subject->config->udi_mount);
+    if (view < 0)
+        return error_set(e, errno, "cannot open the directory that %s works in", step->reason);
+    if (mounts_move(site->proc, site->root, view, e) < 0)
+        return -1;
+    (void)close(site->root);
+    site->root = -1;
+    site->hooks--;
+    if (umount2("root", UMOUNT_NOFOLLOW) < 0)
+        return error_set(e, errno, "cannot take the overlay away before %s", step->reason);
+    if (hook_run(step->reason, step->source, view, e) < 0 || mount_overlay(site, e) < 0 ||
+        mounts_move(site->proc, view, site->root, e) < 0)
+        return -1;
+    return umount2(kernel_fd_path(view).text, MNT_DETACH) == 0
+               ? 0
+               : error_set(e, errno, "cannot take the directory away that %s worked in", step->reason);
 }
 
 /* hidepid= and its companions are options of each procfs mount: what the host hides, the container's hides too. */
@@ -291,6 +330,7 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_FILE: return write_file(site, step, e);
     case PLAN_ROOT: return mount_overlay(site, e);
     case PLAN_BIND: return bind_step(site, step, e);
+    case PLAN_HOOK: return run_hook(site, step, e);
     case PLAN_PROC: return mount_proc(site, step, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
     }
@@ -306,6 +346,8 @@ int rootfs_build(const struct plan *plan, const struct plan_subject *subject, in
         return error_set(e, errno, "cannot cut the mount namespace off from the host's");
     struct site site = {.subject = subject, .proc = proc, .scratch = -1, .upper = -1, .root = -1};
     int result = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        site.hooks += plan->steps[i].kind == PLAN_HOOK;
     for (size_t i = 0; i < plan->count && result == 0; i++)
         result = execute_step(&site, &plan->steps[i], e);
     if (result == 0 && kernel_enter_root(site.root) < 0)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -66,13 +68,52 @@ static int open_input(const char *text)
     return fd;
 }
 
+/* In the child. With a place, nothing of the user who called is left: neither his ids, nor limits that would stop root's
+ * work half way, nor a death that he could cause. */
+static bool take_place(const struct run_place *place)
+{
+    static const int limits[] = {RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_AS, RLIMIT_DATA, RLIMIT_NPROC};
+    struct rlimit limit;
+    if (place == NULL)
+        return chdir("/") == 0;
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
+        if (setrlimit(limits[i], &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}) < 0 &&
+            getrlimit(limits[i], &limit) == 0)
+            (void)setrlimit(limits[i], &(struct rlimit){limit.rlim_max, limit.rlim_max});
+    /* A script's interpreter opens it through its descriptor. */
+    return setgroups(0, NULL) == 0 && setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0 &&
+           fchdir(place->directory) == 0 && fcntl(place->program, F_SETFD, 0) == 0;
+}
+
+/* Descriptors from 3 on, except these two. */
+static bool close_but(int one, int other)
+{
+    unsigned low = (unsigned)(one < other ? one : other), high = (unsigned)(one < other ? other : one);
+    return kernel_close_range(STDERR_FILENO + 1, low - 1) == 0 && kernel_close_range(low + 1, high - 1) == 0 &&
+           kernel_close_range(high + 1, UINT_MAX) == 0;
+}
+
+static void execute(const struct run *run)
+{
+    static char path[] = "PATH=/usr/bin:/usr/sbin:/bin:/sbin", locale[] = "LC_ALL=C.UTF-8", shell[] = "/bin/sh";
+    static char *const environment[] = {path, locale, NULL};
+    if (run->place == NULL) {
+        (void)execve(run->arguments[0], (char *const *)run->arguments, environment);
+        return;
+    }
+    struct kernel_fd_path program = kernel_fd_path(run->place->program);
+    char *const words[] = {shell, program.text, NULL};
+    (void)execve(program.text, (char *const *)run->arguments, environment);
+    if (errno == ENOEXEC) /* a script without a first line that says what reads it */
+        (void)execve(shell, words, environment);
+}
+
 /* In the child: only system calls. The cause of a failed start goes to `report`, which a successful one closes. */
 static _Noreturn void become(const struct run *run, int in, int out, int err, int report, pid_t parent)
 {
-    static char path[] = "PATH=/usr/bin:/usr/sbin:/bin:/sbin", locale[] = "LC_ALL=C.UTF-8";
-    static char *const environment[] = {path, locale, NULL};
-    (void)setpgid(0, 0);
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)setsid();
+    if (run->place == NULL)
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     struct sigaction standard = {.sa_handler = SIG_DFL};
     for (int number = 1; number <= SIGRTMAX; number++)
         (void)sigaction(number, &standard, NULL);
@@ -80,10 +121,10 @@ static _Noreturn void become(const struct run *run, int in, int out, int err, in
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)umask(022);
-    if (getppid() == parent && chdir("/") == 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
-        dup2(err, STDERR_FILENO) >= 0 && kernel_close_range(STDERR_FILENO + 1, (unsigned)report - 1) == 0 &&
-        kernel_close_range((unsigned)report + 1, UINT_MAX) == 0)
-        (void)execve(run->arguments[0], (char *const *)run->arguments, environment);
+    if (getppid() == parent && dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
+        dup2(err, STDERR_FILENO) >= 0 && take_place(run->place) &&
+        close_but(report, run->place != NULL ? run->place->program : report))
+        execute(run);
     int cause = errno;
     ssize_t ignored = write(report, &cause, sizeof cause);
     (void)ignored;
@@ -182,7 +223,6 @@ static int start_and_wait(struct run *run, struct error *e)
         return error_set(e, errno, "cannot start a process for %s", run->arguments[0]);
     if (child == 0)
         become(run, in, out_to, err_to, report_to, parent);
-    (void)setpgid(child, child); /* whoever of us comes first; the kill at the deadline relies on it */
     int *const ours[] = {&out_to, &err_to, &report_to};
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         (void)close(*ours[i]);

@@ -2,8 +2,8 @@
  *
  * Runs one program to its end: no shell, a constant environment, nothing inherited but the ids, and a deadline.
  */
-#ifndef SHIFTER_SPANK_RUN_H
-#define SHIFTER_SPANK_RUN_H
+#ifndef SHIFTER_RUN_H
+#define SHIFTER_RUN_H
 
 #include <stddef.h>
 
@@ -11,10 +11,16 @@
 
 enum { RUN_KEPT = 1024 }; /* bytes of each output stream that are kept; the rest is read and dropped */
 
+struct run_place { /* for a program of root's that the process of a user starts */
+    int program;   /* descriptor of what is executed in place of arguments[0] */
+    int directory; /* descriptor of the directory it starts in */
+};
+
 struct run {
     const char *const *arguments; /* NULL-terminated; the first is an absolute path */
     const char *input;            /* what the program reads on standard input; NULL: /dev/null */
     unsigned seconds;             /* then it is killed, with what it started */
+    const struct run_place *place; /* all ids and limits become root's; NULL: ids are kept, the directory is "/" */
     char output[RUN_KEPT + 1], errors[RUN_KEPT + 1]; /* filled: the beginnings, NUL-terminated */
     size_t output_length, errors_length;             /* filled: whole lengths */
 };

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How the plug-in runs a program, under the sanitizers and in the odd places that Slurm calls it from."""
+"""How the plug-in and the hooks run a program, under the sanitizers and in the odd places that Slurm calls it from."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ Run = Callable[..., list[str]]
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     (directory / "driver.c").write_text(DRIVER)
-    sources = [directory / "driver.c", ROOT / "slurm_spank/run.c"]
+    sources = [directory / "driver.c", ROOT / "udiroot/src/run.c"]
     sources += [ROOT / "udiroot/src" / name for name in ("error.c", "kernel.c")]
     subprocess.run(
         ["gcc", "-g", "-std=c11", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-         f"-I{ROOT}/slurm_spank", f"-I{ROOT}/udiroot/src", "-o", directory / "driver", *sources],
+         f"-I{ROOT}/udiroot/src", "-o", directory / "driver", *sources],
         check=True,
     )  # fmt: skip
     return directory / "driver"

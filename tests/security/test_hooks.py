@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Nobody but root decides what root's hooks are and do. The sec- and W- numbers are those of the requirements."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.shifternode import ShifterNode, base_tree, image_id
+
+IMAGE = f"--image=id:{image_id('base')}"
+KEYS = ["sitePreMountHook", "sitePostMountHook", "roothook"]
+
+
+def configure(node: ShifterNode, key: str, hook: Path | str) -> None:
+    if key == "roothook":
+        node.configure(f"module_m_roothook={hook}", defaultModules="m")
+    else:
+        node.configure(**{key: str(hook)})
+
+
+def refused(node: ShifterNode) -> str:
+    """What both programs say; neither has run anything."""
+    done = node.run(IMAGE, "/bin/true")
+    assert (done.returncode, done.stdout) == (125, ""), done.stderr
+    prepared = node.as_root("setupRoot", "-u", node.alice.name, "id", image_id("base"))
+    assert prepared.returncode == 1
+    assert prepared.stderr.split(": ", 1)[1] == done.stderr.split(": ", 1)[1]
+    return str(done.stderr)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_w10_a_hook_that_somebody_else_could_have_written_is_not_run(node: ShifterNode, key: str) -> None:
+    mark = node.base / "hook-ran"
+    hook = node.add_program("hook", f"#!/bin/sh\ntouch {mark}\n")
+    configure(node, key, hook)
+    for mode in (0o775, 0o757, 0o1777):
+        hook.chmod(mode)
+        assert f"{hook} can be written by others" in refused(node)
+    hook.chmod(0o755)
+    os.chown(hook, node.eve.uid, 0)
+    assert f"{hook} belongs to uid {node.eve.uid}" in refused(node)
+    os.chown(hook, 0, 0)
+    hook.chmod(0o644)
+    assert "is not an executable file" in refused(node)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_w10_a_hook_in_a_directory_that_others_can_write_is_not_run(node: ShifterNode, mode: int) -> None:
+    directory = node.base / "etc/loose/inner"
+    directory.mkdir(parents=True, exist_ok=True)
+    hook = node.add_program("loose/inner/hook", "#!/bin/sh\nexit 0\n")
+    configure(node, "sitePreMountHook", hook)
+    assert node.run(IMAGE, "/bin/true").returncode == 0
+    directory.parent.chmod(mode)
+    try:
+        assert f"{directory.parent} can be written by others" in refused(node)
+    finally:
+        directory.parent.chmod(0o755)
+
+
+def test_w10_a_link_is_as_good_as_where_it_lies_and_leads(node: ShifterNode) -> None:
+    hook = node.add_program("hook", "#!/bin/sh\nexit 0\n")
+    link = node.base / "etc/link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(hook)
+    configure(node, "sitePreMountHook", link)
+    assert node.run(IMAGE, "/bin/true").returncode == 0
+    foreign = Path("/tmp") / f"shifter-hook-{os.getpid()}"
+    foreign.write_text("#!/bin/sh\nexit 0\n")
+    foreign.chmod(0o755)
+    try:
+        link.unlink()
+        link.symlink_to(foreign)
+        assert "/tmp" in refused(node)
+    finally:
+        foreign.unlink()
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/etc", "/nowhere/hook"])
+def test_w10_what_is_no_program_is_not_run(node: ShifterNode, path: str) -> None:
+    configure(node, "sitePreMountHook", path)
+    assert "sitePreMountHook cannot be run" in refused(node)
+
+
+# sec-22, sec-23, sec-26, sec-32: the process that a hook is
+
+HOSTILE = {
+    "LD_PRELOAD": "/tmp/evil.so", "LD_LIBRARY_PATH": "/tmp", "BASH_ENV": "/tmp/evil", "ENV": "/tmp/evil", "IFS": "/",
+    "PATH": "/tmp", "PYTHONPATH": "/tmp", "BASH_FUNC_ls%%": "() { touch /tmp/evil; }", "SHELLOPTS": "xtrace",
+    "PS4": "$(touch /tmp/evil)", "TZ": "/tmp/evil", "HOME": "/tmp", "POSIXLY_CORRECT": "1",
+}  # fmt: skip
+FACTS = """#!/bin/sh
+exec > {facts}.new
+/usr/bin/env
+echo ids $(id -u):$(id -ru):$(id -g):$(id -rg):$(id -G)
+echo umask $(umask)
+echo directory $PWD
+for fd in /proc/$$/fd/*; do echo descriptor $(readlink $fd); done
+grep -E '^(Sig|CapEff|NoNewPrivs)' /proc/self/status
+grep -E '^Max (cpu|file size|address|processes)' /proc/self/limits
+( : < /dev/tty ) 2>/dev/null && echo terminal
+mv {facts}.new {facts}
+"""
+
+
+def test_sec22_nothing_of_the_caller_reaches_a_hook(node: ShifterNode) -> None:
+    facts = node.base / "facts"
+    facts.unlink(missing_ok=True)
+    node.add_image("hostile", base_tree(node.base / "hostile-tree"), "ENV: LD_PRELOAD=/evil.so\nENV: BASH_ENV=/evil\n")
+    configure(node, "sitePostMountHook", node.add_program("hook", FACTS.format(facts=facts)))
+
+    def odd() -> None:
+        os.umask(0o777)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2, signal.SIGTERM})
+        for limit in (resource.RLIMIT_CPU, resource.RLIMIT_NPROC, resource.RLIMIT_AS):
+            resource.setrlimit(limit, (min(1 << 29, resource.getrlimit(limit)[1]), resource.getrlimit(limit)[1]))
+
+    held = [os.open("/", os.O_RDONLY | os.O_DIRECTORY), *os.pipe()]
+    try:
+        done = node.run(
+            f"--image=id:{image_id('hostile')}", "/bin/true", env={**HOSTILE, "PMI_FD": str(held[1])}, pass_fds=held,
+            preexec_fn=odd, restore_signals=False,
+        )  # fmt: skip
+    finally:
+        for fd in held:
+            os.close(fd)
+    assert done.returncode == 0, done.stderr
+    assert not Path("/tmp/evil").exists()
+    lines = facts.read_text().splitlines()
+    environment = {line for line in lines if "=" in line.split(" ")[0]}
+    assert environment - {f"PWD={node.udi_mount}"} == {"PATH=/usr/bin:/usr/sbin:/bin:/sbin", "LC_ALL=C.UTF-8"}
+    assert "ids 0:0:0:0:0" in lines
+    assert "umask 0022" in lines
+    assert f"directory {node.udi_mount}" in lines
+    assert "terminal" not in lines
+    descriptors = [line.split(" ", 1)[1] for line in lines if line.startswith("descriptor")]
+    assert descriptors[0] == "/dev/null"
+    assert not [name for name in descriptors[3:] if not name.endswith(("/hook", "")) and name != "/"]
+    assert "/" not in descriptors
+    status = dict(line.split(":\t") for line in lines if ":\t" in line)
+    assert int(status["SigBlk"], 16) == int(status["SigIgn"], 16) & ~(1 << (signal.SIGPIPE - 1)) == 0
+    limits = [line.split()[-3:-1] for line in lines if line.startswith(("Max cpu", "Max add", "Max proc"))]
+    assert [soft for soft, _hard in limits] == [hard for _soft, hard in limits]
+
+
+def test_no_link_of_an_image_leads_a_hook_out_of_its_directory(node: ShifterNode) -> None:
+    """The hooks of earlier versions ran before the image was merged in; scripts rely on it."""
+    outside = node.base / "outside"
+    outside.mkdir(exist_ok=True)
+    tree = base_tree(node.base / "luring-tree")
+    for name in ("global", "opt", "home", "mnt", "var"):
+        subprocess.run(["rm", "-rf", str(tree / name)], check=True)
+        (tree / name).symlink_to(outside)
+    node.add_image("luring", tree)
+    hook = node.add_program(
+        "hook",
+        "#!/bin/sh\nset -e\nmkdir -p global/u1 opt/site home var/x\necho x > mnt_file\n"
+        "for name in global opt home mnt; do test ! -L $name; done\n! ls image 2>/dev/null\n",
+    )  # fmt: skip
+    node.configure(
+        f"module_m_roothook={hook}", defaultModules="m", sitePreMountHook=str(hook), sitePostMountHook=str(hook),
+        siteFs="/usr/share:/global/share",
+    )
+    done = node.run(f"--image=id:{image_id('luring')}", "/bin/ls", "/global")
+    assert (done.returncode, done.stdout) == (0, "share\nu1\n"), done.stderr
+    assert list(outside.iterdir()) == []
+
+
+def test_a_user_cannot_end_a_hook_half_way(node: ShifterNode) -> None:
+    """He may end the launcher; what root has begun is then finished, in a namespace that goes with it."""
+    mark = node.base / "finished"
+    mark.unlink(missing_ok=True)
+    begun = node.base / "begun"
+    begun.unlink(missing_ok=True)
+    hook = node.add_program("hook", f"#!/bin/sh\ntouch {begun}\nsleep 1\ntouch {mark}\n")
+    configure(node, "sitePreMountHook", hook)
+    process = subprocess.Popen(
+        node.command(IMAGE, "/bin/true"), user=node.alice.uid, group=node.alice.gid, extra_groups=[], cwd="/"
+    )
+    while not begun.exists():
+        time.sleep(0.01)
+    node.as_user(["/bin/sh", "-c", f"kill -9 {process.pid}; kill -9 $(pgrep -f {hook})"])
+    process.wait()
+    deadline = time.monotonic() + 5
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert mark.exists()
+
+
+def test_w24_a_hook_that_is_exchanged_while_it_is_started_is_one_or_the_other(node: ShifterNode) -> None:
+    """Only root can do that; what runs is the file that was checked."""
+    hook = node.add_program("hook", "#!/bin/sh\nexit 0\n")
+    other = node.add_program("other", "#!/bin/sh\necho untrusted > made; exit 0\n")
+    os.chown(other, node.eve.uid, node.eve.gid)
+    configure(node, "sitePreMountHook", hook)
+    swap = (
+        "import ctypes, sys\nlibc = ctypes.CDLL(None)\none, other = (name.encode() for name in sys.argv[1:])\n"
+        "while True: libc.renameat2(-100, one, -100, other, 2)"
+    )
+    swapper = subprocess.Popen(["/usr/bin/python3", "-c", swap, str(hook), str(other)])
+    outcomes = set()
+    try:
+        for _attempt in range(60):
+            done = node.run(IMAGE, "/bin/ls", "/")
+            outcomes.add(done.returncode)
+            assert "made" not in done.stdout.split()
+    finally:
+        swapper.kill()
+        swapper.wait()
+    assert outcomes <= {0, 125}
+    assert 0 in outcomes
