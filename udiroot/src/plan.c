@@ -57,6 +57,31 @@ static void add_hook(const char *path, const char *reason, struct plan *plan)
         add(plan, PLAN_HOOK, path, "/", reason);
 }
 
+/* Directories of root's that users execute things from; "/." is an error where there is no directory. */
+static struct plan_step *add_tree(const char *source, const char *target, const char *reason, struct plan *plan)
+{
+    CLEANUP_FREE char *path = text_format("%s/.", source);
+    struct plan_step *step = add(plan, PLAN_BIND, path, target, reason);
+    step->attributes |= MOUNT_READ_ONLY;
+    step->trusted = true;
+    return step;
+}
+
+static void add_own_trees(const struct plan_subject *s, struct plan *plan)
+{
+    struct plan_step *own = NULL;
+    if (s->config->opt_udi_image != NULL)
+        own = add_tree(s->config->opt_udi_image, "/opt/udiImage", "optUdiImage", plan);
+    for (size_t i = 0; own != NULL && i < s->modules->count; i++)
+        own->split = own->split || s->modules->items[i]->copy_path != NULL;
+    for (size_t i = 0; i < s->modules->count; i++) {
+        const struct config_module *module = s->modules->items[i];
+        CLEANUP_FREE char *target = text_format("/opt/udiImage/modules/%s", module->name);
+        if (module->copy_path != NULL)
+            (void)add_tree(module->copy_path, target, "copyPath of a module", plan);
+    }
+}
+
 static void add_system_binds(enum kernel_propagation style, struct plan *plan)
 {
     static const struct {
@@ -105,6 +130,7 @@ void plan_make(const struct plan_subject *s, struct plan *out)
     add_hook(config->site_post_mount_hook, "sitePostMountHook", out);
     for (size_t i = 0; i < s->modules->count; i++)
         add_site_binds(&s->modules->items[i]->site_fs, "siteFs of a module", style, out);
+    add_own_trees(s, out);
     for (size_t i = 0; i < s->modules->count; i++)
         add_hook(s->modules->items[i]->root_hook, "roothook of a module", out);
     add_system_binds(style, out);
@@ -128,10 +154,11 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
         if (step->of_job)
             continue;
         char *longer = text_format(
-            "%s%s %s -> %s%s%s%s%s%s%s\n", text, kind_names[step->kind], step->source != NULL ? step->source : "-",
+            "%s%s %s -> %s%s%s%s%s%s%s%s\n", text, kind_names[step->kind], step->source != NULL ? step->source : "-",
             step->target, step->attributes & MOUNT_READ_ONLY ? " ro" : "",
             step->attributes & MOUNT_NO_SUID ? " nosuid" : "", step->attributes & MOUNT_NO_DEVICES ? " nodev" : "",
             step->attributes & MOUNT_NO_EXEC ? " noexec" : "", step->recursive ? " rec" : "",
+            step->split ? " split" : "",
             step->propagation == PROPAGATE_SLAVE ? " slave" : " private");
         free(text);
         text = longer;

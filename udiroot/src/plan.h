@@ -38,6 +38,8 @@ struct plan_step {
     unsigned attributes; /* MOUNT_*, added to what the source already has */
     bool recursive;
     bool optional; /* a missing source is no error */
+    bool trusted;  /* PLAN_BIND: the source and all directories that lead there must be root's alone */
+    bool split;    /* PLAN_BIND: entry by entry, because more will be mounted in between */
     bool of_job;   /* belongs to one job, so no part of what makes two plans equal */
     enum kernel_propagation propagation;
     const char *reason; /* why it is there, for people */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "rootfs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -235,8 +236,11 @@ static int keep_for_hooks(const struct site *site, int target, const char *name,
 
 static int bind_step(const struct site *site, const struct plan_step *step, struct error *e)
 {
-    CLEANUP_CLOSE int source = open(step->source, O_PATH | O_CLOEXEC);
+    CLEANUP_CLOSE int source =
+        step->trusted ? trust_open(step->source, 0, "root", true, e) : open(step->source, O_PATH | O_CLOEXEC);
     struct stat st;
+    if (source < 0 && step->trusted)
+        return -1;
     if (source < 0 && errno == ENOENT && step->optional)
         return 0;
     if (source < 0 || fstat(source, &st) < 0)
@@ -253,6 +257,35 @@ static int bind_step(const struct site *site, const struct plan_step *step, stru
                         .recursive = step->recursive,
                         .propagation = step->propagation};
     return mount_bind(site->proc, &bind, e);
+}
+
+/* A directory of the host has no places for what will be mounted within, so it is shown entry by entry. "modules" is the
+ * one entry that will have something in between itself. */
+static int bind_entries(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    CLEANUP_CLOSE int trusted = trust_open(step->source, 0, "root", true, e);
+    if (trusted < 0)
+        return -1;
+    int directory = openat(trusted, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = directory < 0 ? NULL : fdopendir(directory);
+    if (listing == NULL)
+        return error_set(e, errno, "cannot list %s (%s)", step->source, step->reason);
+    int result = 0;
+    for (struct dirent *entry; result == 0 && (entry = readdir(listing)) != NULL;) {
+        const char *name = entry->d_name;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            continue;
+        CLEANUP_FREE char *source = text_format("%s/%s", step->source, name);
+        CLEANUP_FREE char *target = text_format("%s/%s", step->target, name);
+        struct plan_step part = *step;
+        part.source = source;
+        part.target = target;
+        part.split = false;
+        bool between = step->split && strcmp(name, "modules") == 0;
+        result = between ? bind_entries(site, &part, e) : bind_step(site, &part, e);
+    }
+    (void)closedir(listing);
+    return result;
 }
 
 /* A hook works at udiMount, where it finds the site's files and mounts, and what it makes there becomes part of the
@@ -329,7 +362,7 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_ETC: return write_etc(site, step, e);
     case PLAN_FILE: return write_file(site, step, e);
     case PLAN_ROOT: return mount_overlay(site, e);
-    case PLAN_BIND: return bind_step(site, step, e);
+    case PLAN_BIND: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
     case PLAN_HOOK: return run_hook(site, step, e);
     case PLAN_PROC: return mount_proc(site, step, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
