@@ -269,6 +269,31 @@ def test_sec22_loader_variables_do_not_reach_the_launcher(node: ShifterNode) -> 
     assert "BASH_ENV" in names
 
 
+def test_sec22_variables_that_are_kept_reach_nothing_but_the_command(node: ShifterNode) -> None:
+    """An object to preload that is there would be loaded by whatever program of ours got the variable."""
+    hostile = {
+        "LD_PRELOAD": "/no/such/object.so", "LD_LIBRARY_PATH": "/srv", "TMPDIR": "/srv/tmp", "GCONV_PATH": "/srv",
+        "PATH": "/bin",
+    }  # fmt: skip
+    seen = node.base / "seen-by-client"
+    seen.touch()
+    seen.chmod(0o666)
+    client = node.base / "bin/shifterimg"
+    client.write_text(f"#!/bin/sh\nexport > {seen}\necho {image_id('base')}\n")
+    client.chmod(0o755)
+    try:
+        names = "--keepenv=LD_PRELOAD,LD_LIBRARY_PATH,TMPDIR,GCONV_PATH"
+        done = node.run("--image=docker:not/indexed", names, "/bin/env", env=hostile)
+    finally:
+        client.unlink()
+    assert done.returncode == 0, done.stderr
+    # The loader of the container's own program, and nobody before it, misses the object.
+    assert done.stderr.count("/no/such/object.so") == 1
+    assert {f"{name}={value}" for name, value in hostile.items()} <= set(done.stdout.splitlines())
+    assert not [line for line in seen.read_text().splitlines() if "LD_" in line or "/srv" in line]
+    seen.unlink()
+
+
 def test_sec26_closed_standard_descriptors(node: ShifterNode) -> None:
     for first, last in ((0, 1), (1, 2), (0, 2), (0, 3)):
         command = [b"shifter", IMAGE.encode(), b"/bin/true"]

@@ -140,6 +140,26 @@ def test_environment_is_applied_in_the_contracts_order(node: ShifterNode, tmp_pa
         Path("/tmp/shifter-env-file").unlink()
 
 
+def test_variables_that_the_loader_takes_away_come_back_on_request(node: ShifterNode) -> None:
+    variables = {"PATH": "/bin", "TMPDIR": "/scratch", "LD_LIBRARY_PATH": "/lib/x", "HOME": "/home/x", "OTHER": "1"}
+
+    def shown(*options: str) -> set[str]:
+        return set(node.run(IMAGE, *options, "/bin/env", env=variables).stdout.splitlines())
+
+    plain = shown()
+    assert {"HOME=/home/x", "OTHER=1"} <= plain
+    assert not {"TMPDIR=/scratch", "LD_LIBRARY_PATH=/lib/x"} & plain
+    assert shown("--keepenv=TMPDIR,NOT_SET") == plain | {"TMPDIR=/scratch"}
+    alone = shown("--clearenv", "--keepenv=HOME", "--keepenv=LD_LIBRARY_PATH")
+    assert {"HOME=/home/x", "LD_LIBRARY_PATH=/lib/x"} <= alone
+    assert "OTHER=1" not in alone
+    # Named by the user, the image or the site, they are variables like all others.
+    assert "LD_LIBRARY_PATH=/y" in shown("--keepenv=LD_LIBRARY_PATH", "--env=LD_LIBRARY_PATH=/y", "-eTMPDIR=/z")
+    node.configure(siteEnvPrepend="LD_LIBRARY_PATH=/site", siteEnvUnset="TMPDIR")
+    assert "LD_LIBRARY_PATH=/site:/lib/x" in shown("--keepenv=LD_LIBRARY_PATH,TMPDIR")
+    assert "TMPDIR=/scratch" not in shown("--keepenv=LD_LIBRARY_PATH,TMPDIR")
+
+
 def test_a_tag_resolves_through_the_index_without_any_other_process(node: ShifterNode, tmp_path: Path) -> None:
     node.tag("docker", "some%2Fbase:v1".replace(":", "%3A"), "base")
     trace = node.base / "trace"

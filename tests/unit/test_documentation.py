@@ -13,6 +13,7 @@ import pytest
 from shifter_imagegw.config.reader import camel_case
 from shifter_imagegw.layers.eviction import CacheLimits
 from shifter_imagegw.layers.recipe import Limits, Recipe
+from udiroot import _core
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -38,3 +39,10 @@ def test_every_key_of_a_settings_object_is_documented(kind: type[Recipe | Limits
     page = (ROOT / "docs/gateway-configuration.md").read_text()
     keys = [camel_case(field.name) for field in dataclasses.fields(kind)]
     assert [key for key in keys if f"| `{key}` |" not in page] == []
+
+
+def test_every_option_and_variable_of_shifter_is_documented() -> None:
+    page = (ROOT / "docs/runtime.md").read_text()
+    named = set(re.findall(r"--[a-z][a-z-]+|\bSHIFTER_\w+", _core.options_help))
+    assert len(named) > 15
+    assert {word for word in named if not re.search(rf"{word}(?![\w-])", page)} == set()

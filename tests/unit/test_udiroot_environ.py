@@ -107,7 +107,7 @@ def test_an_env_file(tmp_path: Path) -> None:
         (b"A=1\n\nexport B\n", "my.env:3: "),
         (b"=x\n", "my.env:1: "),
         (b"A=1\0\n", "NUL"),
-        (b"A=" + b"x" * (2 << 20), "longer than"),
+        (b"A=" + b"x" * (7 << 20), "longer than"),
     ],
 )
 def test_bad_env_files(tmp_path: Path, content: bytes, expected: str) -> None:

@@ -15,7 +15,8 @@ from udiroot import _core
 
 NOTHING: dict[str, Any] = {
     "action": "run", "image": None, "volumes": [], "modules": None, "entrypoint": False, "entrypoint_program": None,
-    "workdir": False, "workdir_path": None, "environ": [], "env_file": None, "clear_environ": False, "verbose": False,
+    "workdir": False, "workdir_path": None, "environ": [], "env_file": None, "clear_environ": False, "kept": [],
+    "verbose": False,
     "command": [],
 }  # fmt: skip
 
@@ -63,6 +64,10 @@ def test_variables_replace_each_other_and_may_be_empty() -> None:
     assert parse("-e", "A=1", "--env=B=", "--env", "A=x=y") == {"environ": ["A=x=y", "B="]}
 
 
+def test_kept_variables_add_up() -> None:
+    assert parse("--keepenv=A,B", "--keepenv", "TMPDIR") == {"kept": ["A", "B", "TMPDIR"]}
+
+
 def test_help_and_version() -> None:
     for arguments in (["--help"], ["-h"], ["-h", "--nonsense"], ["--image=x", "--help", "ls"]):
         assert _core.parse_options(["shifter", *arguments])["action"] == "help"
@@ -105,6 +110,9 @@ def test_unambiguous_beginnings_of_long_options() -> None:
         (["--env-file="], "option --env-file has an empty value "),
         (["--env=A"], "option --env: 'A' sets no variable"),
         (["--env", "=x"], "option --env: '=x' has no name"),
+        (["--keepenv=A,,B"], "option --keepenv: 'A,,B' is no list"),
+        (["--keepenv="], "option --keepenv: '' is no list"),
+        (["--keepenv=A=1"], "option --keepenv: 'A=1' is no list"),
         (["-e", "A\nB=1"], "option --env: the variable name in 'A?B=1' has a control character"),
     ],
 )

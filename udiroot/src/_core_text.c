@@ -132,12 +132,12 @@ static PyObject *options_object(const struct options *o)
     while (o->command[command.count] != NULL)
         command.count++;
     return Py_BuildValue(
-        "{sssNsNsNsNsNsNsNsNsNsNsNsN}", "action", actions[o->action], "image", core_text(o->image), "volumes",
+        "{sssNsNsNsNsNsNsNsNsNsNsNsNsN}", "action", actions[o->action], "image", core_text(o->image), "volumes",
         core_list(&o->volumes), "modules", core_text(o->modules), "entrypoint", PyBool_FromLong(o->entrypoint),
         "entrypoint_program", core_text(o->entrypoint_program), "workdir", PyBool_FromLong(o->workdir), "workdir_path",
         core_text(o->workdir_path), "environ", core_list(&o->environ), "env_file", core_text(o->env_file),
-        "clear_environ", PyBool_FromLong(o->clear_environ), "verbose", PyBool_FromLong(o->verbose), "command",
-        core_list(&command));
+        "clear_environ", PyBool_FromLong(o->clear_environ), "kept", core_list(&o->kept), "verbose",
+        PyBool_FromLong(o->verbose), "command", core_list(&command));
 }
 
 static PyObject *py_parse_options(PyObject *Py_UNUSED(module), PyObject *arguments)

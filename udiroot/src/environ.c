@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { ENV_FILE_LIMIT = 1 << 20 }; /* more than execve(2) hands over in practice */
+enum { ENV_FILE_LIMIT = 6 << 20 }; /* as much as execve(2) hands over at most */
 
 /* Does the variable `item` have the name that is the first `length` bytes of `name`? PATH is not PATH_2. */
 static bool has_name(const char *item, const char *name, size_t length)
@@ -163,5 +163,18 @@ int environ_read_file(int fd, const char *name, struct strings *out, struct erro
             return error_set(e, 0, "%.200s:%u: %s", name, number, cause.text);
         strings_add(out, line);
     }
+    return 0;
+}
+
+int environ_read_process(int fd, const struct strings *names, struct strings *out, struct error *e)
+{
+    size_t length;
+    CLEANUP_FREE char *text = read_all(fd, "of this process", &length, e);
+    if (text == NULL)
+        return -1;
+    for (const char *item = text; item < text + length; item += strlen(item) + 1)
+        for (size_t i = 0; i < names->count; i++)
+            if (has_name(item, names->items[i], strlen(names->items[i])))
+                environ_set(out, item);
     return 0;
 }

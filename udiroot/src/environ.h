@@ -23,5 +23,7 @@ void environ_apply_site(struct strings *env, const struct site_environ *site);
 int environ_check(const char *name_value, struct error *e);
 /* Reads an --env-file from an open descriptor (opened with the user's rights): appends NAME=value lines to `out`. */
 int environ_read_file(int fd, const char *name, struct strings *out, struct error *e);
+/* Sets those of `names` that the process was started with: `fd` is its environ file, proc(5). */
+int environ_read_process(int fd, const struct strings *names, struct strings *out, struct error *e);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "environ.h"
 
-enum { OPTION_ENTRYPOINT = 256, OPTION_ENV_FILE, OPTION_VERSION, OPTION_CHECK_CONFIG };
+enum { OPTION_ENTRYPOINT = 256, OPTION_ENV_FILE, OPTION_VERSION, OPTION_CHECK_CONFIG, OPTION_KEEPENV };
 
 static const struct option long_options[] = {
     {"image", required_argument, NULL, 'i'},
@@ -18,6 +18,7 @@ static const struct option long_options[] = {
     {"env", required_argument, NULL, 'e'},
     {"env-file", required_argument, NULL, OPTION_ENV_FILE},
     {"clearenv", no_argument, NULL, 'E'},
+    {"keepenv", required_argument, NULL, OPTION_KEEPENV},
     {"verbose", no_argument, NULL, 'v'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
@@ -47,6 +48,7 @@ const char options_help[] =
     "  -e, --env=NAME=VALUE      set a variable; may be repeated\n"
     "      --env-file=FILE       set variables from FILE: one NAME=VALUE a line, '#' starts a comment\n"
     "  -E, --clearenv            do not pass on the present environment\n"
+    "      --keepenv=NAME[,...]  pass these variables on even so; also LD_* and TMPDIR, which are not otherwise\n"
     "\n"
     "What is mounted\n"
     "  -V, --volume=FROM:TO[:FLAG...]\n"
@@ -101,6 +103,17 @@ static int add_variable(const char *name_value, struct options *out, struct erro
     return 0;
 }
 
+static int add_kept(const char *list, struct options *out, struct error *e)
+{
+    CLEANUP_FREE char *copy = text_copy(list);
+    for (char *next = copy, *name; (name = strsep(&next, ",")) != NULL;) {
+        if (*name == '\0' || strchr(name, '=') != NULL)
+            return error_set(e, 0, "option --keepenv: '%.200s' is no list NAME[,NAME...] (shifter --help)", list);
+        strings_add(&out->kept, name);
+    }
+    return 0;
+}
+
 /* A value that was given and is empty is a variable of a script that was not set. */
 static int take_value(const char *option, const char *value, const char **where, struct error *e)
 {
@@ -122,6 +135,7 @@ static int apply(int option, struct options *out, struct error *e)
     case 'w': out->workdir = true; return take_value("--workdir", optarg, &out->workdir_path, e);
     case 'e': return add_variable(optarg, out, e);
     case OPTION_ENV_FILE: return take_value("--env-file", optarg, &out->env_file, e);
+    case OPTION_KEEPENV: return add_kept(optarg, out, e);
     case 'E': out->clear_environ = true; return 0;
     case 'v': out->verbose = true; return 0;
     case 'n': return 0; /* of the contract, without effect */
@@ -157,4 +171,5 @@ void options_free(struct options *options)
 {
     strings_free(&options->volumes);
     strings_free(&options->environ);
+    strings_free(&options->kept);
 }

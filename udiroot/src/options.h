@@ -24,6 +24,7 @@ struct options {
     struct strings environ;       /* --env */
     const char *env_file;         /* --env-file */
     bool clear_environ;           /* --clearenv */
+    struct strings kept;          /* --keepenv, the names */
     bool verbose;
     char **command;               /* rest of argv, NULL-terminated, may be empty */
 };

@@ -136,6 +136,20 @@ static int choose_workdir(struct run *r, struct error *e)
     return 0;
 }
 
+/* --keepenv. The loader of a setuid program has taken LD_*, TMPDIR and others away; the kernel still knows what the caller
+ * said, and tells an undumpable process only as root. It is the command that gets it: nothing of ours has an environment. */
+static int keep_environment(struct run *r, struct error *e)
+{
+    if (r->options.kept.count == 0)
+        return 0;
+    privilege_as_root();
+    CLEANUP_CLOSE int fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
+    int cause = errno;
+    privilege_as_user(&r->caller);
+    return fd < 0 ? error_set(e, cause, "--keepenv: cannot read /proc/self/environ")
+                  : environ_read_process(fd, &r->options.kept, &r->environ, e);
+}
+
 /* Section 11.2, in its order. */
 static int make_environment(struct run *r, struct error *e)
 {
@@ -150,6 +164,8 @@ static int make_environment(struct run *r, struct error *e)
     if (!r->options.clear_environ)
         for (size_t i = 0; i < r->outer.count; i++)
             strings_add(&r->environ, r->outer.items[i]);
+    if (keep_environment(r, e) < 0)
+        return -1;
     CLEANUP_FREE char *identifier = text_format("SHIFTER_IMAGE=%s", r->image.id);
     if (r->spec.request != NULL) {
         CLEANUP_FREE char *request = text_format("SHIFTER_IMAGEREQUEST=%s", r->spec.request);
