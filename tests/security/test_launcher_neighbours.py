@@ -100,19 +100,13 @@ def test_a_writable_root_in_unlimited_memory_is_refused(node: ShifterNode) -> No
     assert "rootfsType=tmpfs" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [("VOLUME", "/a:/b", "not supported by this version"), ("MODULE", "mpich", "there is no module 'mpich'")],
-)
 @pytest.mark.parametrize("family", ["SHIFTER_", "SLURM_SPANK_SHIFTER_"])
-def test_what_the_environment_asks_for_in_vain_is_refused(
-    node: ShifterNode, family: str, name: str, value: str, words: str
-) -> None:
+def test_what_the_environment_asks_for_in_vain_is_refused(node: ShifterNode, family: str) -> None:
     image = f"--image=id:{image_id('base')}"
-    done = node.run(image, "/bin/true", env={"PATH": "/bin", f"{family}{name}": value})
+    done = node.run(image, "/bin/true", env={"PATH": "/bin", f"{family}MODULE": "mpich"})
     assert done.returncode == 125
-    assert words in done.stderr
-    assert node.run(image, "/bin/true", env={"PATH": "/bin", f"{family}{name}": ""}).returncode == 0
+    assert "there is no module 'mpich'" in done.stderr
+    assert node.run(image, "/bin/true", env={"PATH": "/bin", f"{family}MODULE": ""}).returncode == 0
 
 
 def test_no_text_of_an_image_or_user_steers_the_terminal(node: ShifterNode, tmp_path: Path) -> None:

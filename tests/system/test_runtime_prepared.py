@@ -206,7 +206,7 @@ def test_wrong_use_is_refused_with_status_1(node: ShifterNode) -> None:
         [], ["id", image], ["-u", "root", "id", image], ["-u", node.alice.name, "-U", "0", "-G", "0", "id", image],
         ["-u", node.alice.name, "id", "../etc/passwd"], ["-u", node.alice.name, "id", image.upper()],
         ["-u", node.alice.name, "-J", "../x", "id", image], ["-u", node.alice.name, "vm", image],
-        ["-u", "nobody-such", "id", image], ["-u", node.alice.name, "-v", "/tmp:/x", "id", image],
+        ["-u", "nobody-such", "id", image], ["-u", node.alice.name, "-v", "/tmp:/etc", "id", image],
     ):
         done = node.as_root("setupRoot", *arguments)
         assert (done.returncode, done.stdout) == (1, ""), arguments

@@ -199,41 +199,47 @@ static int add_attributes_below(int proc, const char *base, unsigned attributes,
     return result;
 }
 
-/* mount(2) and nothing newer. A remount states all flags anew, so those of the source are read and repeated. */
-static int bind_on_old_kernel(int proc, const struct bind *b, struct error *e)
+/* mount(2) and nothing newer. A remount states all flags anew, so those of the source are read and repeated; all of it at
+ * a place of ours, from which the finished mount is moved. */
+static int bind_on_old_kernel(int proc, const struct bind *b, unsigned long *id, struct error *e)
 {
     unsigned long recursive = b->recursive ? MS_REC : 0;
-    if (mount(kernel_fd_path(b->source).text, kernel_fd_path(b->target).text, NULL, MS_BIND | recursive, NULL) < 0)
-        return error_set(e, errno, "cannot bind mount at %s in the container", b->name);
-    CLEANUP_CLOSE int mounted = kernel_open_in_root(b->root, b->name);
-    struct stat source_status, mounted_status;
-    if (mounted < 0 || fstat(b->source, &source_status) < 0 || fstat(mounted, &mounted_status) < 0)
-        return error_set(e, errno, "cannot examine the new mount at %s in the container", b->name);
-    if (source_status.st_dev != mounted_status.st_dev || source_status.st_ino != mounted_status.st_ino)
-        return error_set(e, 0, "%s in the container changed while it was mounted", b->name);
+    struct stat st;
+    const char *place = fstat(b->source, &st) == 0 && S_ISDIR(st.st_mode) ? "directory" : "file";
+    CLEANUP_CLOSE int bare = openat(b->stage, place, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (bare < 0 ||
+        mount(kernel_fd_path(b->source).text, kernel_fd_path(bare).text, NULL, MS_BIND | recursive, NULL) < 0)
+        return error_set(e, errno, "cannot copy the mount that is to appear at %s in the container", b->name);
+    CLEANUP_CLOSE int mounted = openat(b->stage, place, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     unsigned long propagation = b->propagation == PROPAGATE_SLAVE ? MS_SLAVE : MS_PRIVATE;
-    if (mount(NULL, kernel_fd_path(mounted).text, NULL, propagation | recursive, NULL) < 0)
+    if (mounted < 0 || mount(NULL, kernel_fd_path(mounted).text, NULL, propagation | recursive, NULL) < 0)
         return error_set(e, errno, "cannot set the propagation of %s in the container", b->name);
     char point[PATH_MAX];
     ssize_t length = readlink(kernel_fd_path(mounted).text, point, sizeof point - 1);
     if (length < 0)
-        return error_set(e, errno, "cannot name the new mount at %s in the container", b->name);
+        return error_set(e, errno, "cannot name the mount that is to appear at %s in the container", b->name);
     point[length] = '\0';
-    return add_attributes_below(proc, point, b->attributes, e);
+    if (add_attributes_below(proc, point, b->attributes, e) < 0)
+        return -1;
+    *id = mount_id(proc, mounted);
+    return mount(kernel_fd_path(mounted).text, kernel_fd_path(b->target).text, NULL, MS_MOVE, NULL) == 0
+               ? 0
+               : error_set(e, errno, "cannot mount at %s in the container", b->name);
 }
 
-int mount_bind(int proc, const struct bind *b, struct error *e)
+int mount_bind(int proc, const struct bind *b, unsigned long *id, struct error *e)
 {
     CLEANUP_CLOSE int tree = kernel_clone_mount(b->source, b->recursive);
     if (tree < 0 && errno == ENOSYS)
-        return bind_on_old_kernel(proc, b, e);
+        return bind_on_old_kernel(proc, b, id, e);
     if (tree < 0)
         return error_set(e, errno, "cannot copy the mount that is to appear at %s in the container", b->name);
     if (kernel_change_mount(tree, b->recursive, b->attributes, b->propagation) < 0) {
         if (errno == ENOSYS) /* Linux 5.2 to 5.11 */
-            return bind_on_old_kernel(proc, b, e);
+            return bind_on_old_kernel(proc, b, id, e);
         return error_set(e, errno, "cannot restrict the mount that is to appear at %s in the container", b->name);
     }
+    *id = mount_id(proc, tree);
     return kernel_attach_mount(tree, b->target) == 0
                ? 0
                : error_set(e, errno, "cannot mount at %s in the container", b->name);

@@ -32,15 +32,16 @@ void mount_table_free(struct mount_table *table);
 
 struct bind {
     int source;          /* descriptor: a directory, or a file */
-    int root;            /* descriptor of the directory that will be "/" */
-    int target;          /* descriptor of the mount point below it: a directory, or a file as the source is */
-    const char *name;    /* its path from `root` */
+    int stage;           /* descriptor of a directory of ours on a private mount that holds a `directory` and a `file` */
+    int target;          /* descriptor of the mount point: a directory, or a file as the source is */
+    const char *name;    /* its path in the container, for messages */
     unsigned attributes; /* added to those the source already has (never taken away) */
     bool recursive;
     enum kernel_propagation propagation;
 };
-/* Shows the source at the target. `proc` as above. */
-int mount_bind(int proc, const struct bind *bind, struct error *e);
+/* Shows the source at the target, restricted before it can be seen there. `proc` as above. Both are taken by descriptor
+ * and no name is looked up again, so nobody can turn either to another place meanwhile. `id`: of the new mount. */
+int mount_bind(int proc, const struct bind *bind, unsigned long *id, struct error *e);
 
 /* The id of the mount on which `fd` was opened, from its fdinfo; 0 when it cannot be told. */
 unsigned long mount_id(int proc, int fd);

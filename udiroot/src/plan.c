@@ -36,12 +36,12 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
     }
 }
 
-static void add_site_binds(const struct volumes *maps, const char *reason, enum kernel_propagation style,
-                           struct plan *plan)
+static void add_binds(const struct volumes *volumes, enum plan_kind kind, const char *reason,
+                      enum kernel_propagation style, struct plan *plan)
 {
-    for (size_t i = 0; i < maps->count; i++) {
-        const struct volume *volume = &maps->items[i];
-        struct plan_step *step = add(plan, PLAN_BIND, volume->from, volume->to, reason);
+    for (size_t i = 0; i < volumes->count; i++) {
+        const struct volume *volume = &volumes->items[i];
+        struct plan_step *step = add(plan, kind, volume->from, volume->to, reason);
         if ((volume->flags & VOLUME_RO) != 0)
             step->attributes |= MOUNT_READ_ONLY;
         step->recursive = (volume->flags & VOLUME_REC) != 0;
@@ -100,20 +100,21 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
     }
 }
 
-static int check_maps(const struct volumes *maps, struct error *e)
+static int refuse_caches(const struct volumes *volumes, struct error *e)
 {
-    for (size_t i = 0; i < maps->count; i++)
-        if ((maps->items[i].flags & VOLUME_PER_NODE_CACHE) != 0)
-            return error_set(e, 0, "siteFs %s: perNodeCache is not supported by this version yet; remove it",
-                             maps->items[i].to);
+    for (size_t i = 0; i < volumes->count; i++)
+        if ((volumes->items[i].flags & VOLUME_PER_NODE_CACHE) != 0)
+            return error_set(e, 0, "the volume at %s: perNodeCache is not supported by this version yet; remove it",
+                             volumes->items[i].to);
     return 0;
 }
 
-int plan_check(const struct config *config, const struct modules *modules, struct error *e)
+int plan_check(const struct config *config, const struct modules *modules, const struct volumes *volumes,
+               struct error *e)
 {
-    int result = check_maps(&config->site_fs, e);
+    int result = refuse_caches(&config->site_fs, e) < 0 ? -1 : refuse_caches(volumes, e);
     for (size_t i = 0; i < modules->count && result == 0; i++)
-        result = check_maps(&modules->items[i]->site_fs, e);
+        result = refuse_caches(&modules->items[i]->site_fs, e);
     return result;
 }
 
@@ -126,14 +127,15 @@ void plan_make(const struct plan_subject *s, struct plan *out)
     add_upper_layer(s, out);
     add(out, PLAN_ROOT, NULL, "/", "image and own files in one tree");
     add_hook(config->site_pre_mount_hook, "sitePreMountHook", out);
-    add_site_binds(&config->site_fs, "siteFs", style, out);
+    add_binds(&config->site_fs, PLAN_BIND, "siteFs", style, out);
     add_hook(config->site_post_mount_hook, "sitePostMountHook", out);
     for (size_t i = 0; i < s->modules->count; i++)
-        add_site_binds(&s->modules->items[i]->site_fs, "siteFs of a module", style, out);
+        add_binds(&s->modules->items[i]->site_fs, PLAN_BIND, "siteFs of a module", style, out);
     add_own_trees(s, out);
     for (size_t i = 0; i < s->modules->count; i++)
         add_hook(s->modules->items[i]->root_hook, "roothook of a module", out);
     add_system_binds(style, out);
+    add_binds(s->volumes, PLAN_VOLUME, "a volume of the user", style, out);
     if (!out->writable)
         add(out, PLAN_READ_ONLY, NULL, "/", "mountUdiRootWritable is 0")->attributes |= MOUNT_READ_ONLY;
 }
@@ -141,14 +143,17 @@ void plan_make(const struct plan_subject *s, struct plan *out)
 static const char *const kind_names[] = {
     [PLAN_SCRATCH] = "scratch", [PLAN_IMAGE] = "image", [PLAN_DIRECTORY] = "directory",
     [PLAN_ETC] = "etc",         [PLAN_FILE] = "file",   [PLAN_ROOT] = "root",
-    [PLAN_BIND] = "bind",       [PLAN_HOOK] = "hook",   [PLAN_PROC] = "proc",
+    [PLAN_BIND] = "bind",       [PLAN_VOLUME] = "volume", [PLAN_HOOK] = "hook",
+    [PLAN_PROC] = "proc",
     [PLAN_READ_ONLY] = "read-only",
 };
 
 char *plan_describe(const struct plan *plan, const struct plan_subject *s)
 {
-    char *text = text_format("user %s %u %u\nstore %s\nmodules %s\n", s->account->name, (unsigned)s->caller->uid,
-                             (unsigned)s->caller->gid, s->config->image_path, s->modules->names);
+    CLEANUP_FREE char *volumes = volumes_signature(s->volumes);
+    char *text = text_format("user %s %u %u\nstore %s\nmodules %s\nvolumes %s\n", s->account->name,
+                             (unsigned)s->caller->uid, (unsigned)s->caller->gid, s->config->image_path,
+                             s->modules->names, volumes);
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_step *step = &plan->steps[i];
         if (step->of_job)
@@ -166,10 +171,26 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
     return text;
 }
 
+/* As JSON wants it; control characters are in no map. */
+static char *quote(const char *text)
+{
+    char *out = text_alloc(2 * strlen(text) + 3), *to = out;
+    *to++ = '"';
+    for (; *text != '\0'; text++) {
+        if (*text == '"' || *text == '\\')
+            *to++ = '\\';
+        *to++ = *text;
+    }
+    *to = '"';
+    return out;
+}
+
 char *plan_state_text(const struct plan_subject *s)
 {
-    return text_format("{\"identifier\":\"%s\",\"user\":\"%s\",\"volMap\":\"\",\"modules\":\"%s\"}\n", s->image->id,
-                       s->account->name, s->modules->names);
+    CLEANUP_FREE char *signature = volumes_signature(s->volumes);
+    CLEANUP_FREE char *volumes = quote(signature);
+    return text_format("{\"identifier\":\"%s\",\"user\":\"%s\",\"volMap\":%s,\"modules\":\"%s\"}\n", s->image->id,
+                       s->account->name, volumes, s->modules->names);
 }
 
 void plan_free(struct plan *plan)

@@ -25,6 +25,7 @@ enum plan_kind {
     PLAN_FILE,      /* a file of ours into the upper layer, text in `content` */
     PLAN_ROOT,      /* overlay of both layers: from here on targets are container paths */
     PLAN_BIND,      /* a directory or file of the host appears at the target, which is made when missing */
+    PLAN_VOLUME,    /* the same for a user's map: the source is a path of the container, opened with his rights */
     PLAN_HOOK,      /* a program of the site, run by root between two steps */
     PLAN_PROC,      /* a new procfs */
     PLAN_READ_ONLY  /* the root becomes read-only */
@@ -57,13 +58,16 @@ struct plan_subject { /* whom and what the container is for */
     const struct account *account;
     const struct caller *caller;
     const struct modules *modules;
-    const char *hosts; /* text of /var/hostsfile, or NULL */
+    const struct volumes *volumes; /* the user's maps, from volumes_of_user */
+    const char *hosts;             /* text of /var/hostsfile, or NULL */
 };
 
-/* What the configuration asks for and this version cannot do yet is refused, never left out. */
-int plan_check(const struct config *config, const struct modules *modules, struct error *e);
+/* What configuration and user ask for and this version cannot do yet is refused, never left out. */
+int plan_check(const struct config *config, const struct modules *modules, const struct volumes *volumes,
+               struct error *e);
 void plan_make(const struct plan_subject *subject, struct plan *out);
-/* One line per step, the same text for equal containers: what a prepared environment is recognised by. */
+/* One line per step and one with the user's maps, the same text for equal containers: what a prepared environment is
+ * recognised by. */
 char *plan_describe(const struct plan *plan, const struct plan_subject *subject);
 /* The one line of /var/shifterConfig.json, section 10.1. */
 char *plan_state_text(const struct plan_subject *subject);

@@ -79,6 +79,7 @@ static void must_change(int result)
 
 void privilege_as_user(const struct caller *caller)
 {
+    must_change(setgroups(caller->group_count, caller->groups));
     must_change(setresgid((gid_t)-1, caller->gid, 0));
     must_change(setresuid((uid_t)-1, caller->uid, 0));
     must_change(geteuid() == caller->uid ? 0 : -1);
@@ -89,6 +90,7 @@ void privilege_as_root(void)
 {
     must_change(setresuid((uid_t)-1, 0, 0));
     must_change(setresgid((gid_t)-1, 0, 0)); /* what root makes is root's in its group as well */
+    must_change(setgroups(0, NULL));         /* nor does root, or a program it starts, act with groups of the user */
     must_change(geteuid() == 0 ? 0 : -1);
     must_change(prctl(PR_SET_DUMPABLE, 0));
 }

@@ -23,8 +23,9 @@ int caller_of_process(struct caller *out, struct error *e);
 int caller_of_account(const char *user, uid_t uid, gid_t gid, struct caller *out, struct error *e);
 void caller_free(struct caller *caller);
 
-/* Effective ids only: the process stays undumpable, so the caller cannot trace it in either state. Failure to change is
- * not survivable: one line on standard error and _exit(EXIT_SHIFTER). */
+/* Effective ids and the group list, called as root and as the caller in turn: the process stays undumpable, so the caller
+ * cannot trace it in either state. Failure to change is not survivable: one line on standard error and
+ * _exit(EXIT_SHIFTER). */
 void privilege_as_user(const struct caller *caller);
 void privilege_as_root(void);
 

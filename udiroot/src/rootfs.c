@@ -13,6 +13,7 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#include "container_path.h"
 #include "etcfiles.h"
 #include "hooks.h"
 #include "loop.h"
@@ -28,8 +29,9 @@ enum { PROC_MAGIC = 0x9fa0 };
 struct site { /* where the building stands; descriptors are O_PATH */
     const struct plan_subject *subject;
     int proc;
-    int scratch, upper, root; /* -1 until their step */
-    size_t hooks;             /* that are still to be run */
+    int scratch, upper, root;   /* -1 until their step */
+    struct container container; /* from PLAN_ROOT on */
+    size_t hooks;               /* that are still to be run */
 };
 
 int rootfs_open_proc(struct error *e)
@@ -77,10 +79,12 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
     /* Nothing may travel from here to a peer, whatever the propagation of the directory below is. */
     if (mount(NULL, ".", NULL, MS_PRIVATE, NULL) < 0)
         return error_set(e, errno, "cannot make %s private", step->target);
-    static const char *const names[] = {"image", "upper", "work", "root"};
+    static const char *const names[] = {"image", "upper", "work", "root", "directory"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (mkdir(names[i], 0755) < 0)
             return error_set(e, errno, "cannot create %s/%s", step->target, names[i]);
+    if (mknod("file", S_IFREG | 0644, 0) < 0)
+        return error_set(e, errno, "cannot create %s/file", step->target);
     if ((site->upper = open("upper", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
         return error_set(e, errno, "cannot open %s/upper", step->target);
     return 0;
@@ -175,51 +179,8 @@ static int mount_overlay(struct site *site, struct error *e)
                          "cannot mount the overlay of image and own files (is the kernel module overlay loaded?)");
     if ((site->root = open("root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
         return error_set(e, errno, "cannot open the container's root");
+    site->container = (struct container){.proc = site->proc, .root = site->root, .caller = site->subject->caller};
     return 0;
-}
-
-/* Creates the missing last component of `target` in the open directory `within`, and opens it. Only where it lands in
- * the overlay's upper layer: never on a file system of the host, whatever links the image holds. */
-static int create_target(const struct site *site, int within, const char *target, bool directory, struct error *e)
-{
-    const char *name = strrchr(target, '/') + 1;
-    struct stat st, root;
-    if (fstat(within, &st) < 0 || fstat(site->root, &root) < 0)
-        return error_set(e, errno, "cannot examine the directory of %s in the container", target);
-    if (st.st_dev != root.st_dev)
-        return error_set(
-            e, 0,
-            "%s does not exist in what is mounted above it in the container, and nothing is created there; "
-            "create it on the host",
-            target);
-    int made = directory ? mkdirat(within, name, 0755) : 0;
-    int flags = directory ? O_PATH | O_DIRECTORY : O_RDONLY | O_CREAT | O_EXCL;
-    int fd = made < 0 ? -1 : openat(within, name, flags | O_NOFOLLOW | O_CLOEXEC, 0644);
-    if (fd >= 0)
-        return fd;
-    if (errno == EEXIST)
-        return error_set(e, 0, "%s is a dangling symbolic link in the image; nothing can be mounted there", target);
-    return error_set(e, errno, "cannot create %s in the container", target);
-}
-
-/* Opens `target` in the container, where it is or becomes a directory or a file. */
-static int open_target(const struct site *site, const char *target, bool directory, struct error *e)
-{
-    int fd = kernel_open_in_root(site->root, target);
-    struct stat st;
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) == directory)
-        return fd;
-    if (fd >= 0) {
-        (void)close(fd);
-        return error_set(e, 0, "%s is a %s in the container, but what is to be mounted there is a %s", target,
-                         directory ? "file" : "directory", directory ? "directory" : "file");
-    }
-    if (errno != ENOENT)
-        return error_set(e, errno, "cannot resolve %s in the container", target);
-    const char *name = strrchr(target, '/');
-    CLEANUP_FREE char *parent = name == target ? text_copy("/") : text_copy_n(target, (size_t)(name - target));
-    CLEANUP_CLOSE int within = open_target(site, parent, true, e);
-    return within < 0 ? -1 : create_target(site, within, target, directory, e);
 }
 
 /* What is mounted here will be moved to where a hook sees it, which is the upper layer alone: the mount point must be in
@@ -234,34 +195,44 @@ static int keep_for_hooks(const struct site *site, int target, const char *name,
     return 0;
 }
 
-static int bind_step(const struct site *site, const struct plan_step *step, struct error *e)
+static int bind_step(struct site *site, const struct plan_step *step, struct error *e)
 {
-    CLEANUP_CLOSE int source =
-        step->trusted ? trust_open(step->source, 0, "root", true, e) : open(step->source, O_PATH | O_CLOEXEC);
+    enum volume_origin origin = step->kind == PLAN_VOLUME ? VOLUME_OF_USER : VOLUME_OF_SITE;
+    struct container *container = &site->container;
+    CLEANUP_CLOSE int source = step->trusted              ? trust_open(step->source, 0, "root", true, e)
+                               : origin == VOLUME_OF_USER ? container_open_source(container, step->source, e)
+                                                          : open(step->source, O_PATH | O_CLOEXEC);
     struct stat st;
-    if (source < 0 && step->trusted)
+    if (source < 0 && (step->trusted || origin == VOLUME_OF_USER))
         return -1;
     if (source < 0 && errno == ENOENT && step->optional)
         return 0;
     if (source < 0 || fstat(source, &st) < 0)
         return error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target,
                          step->reason);
-    CLEANUP_CLOSE int target = open_target(site, step->target, S_ISDIR(st.st_mode), e);
+    CLEANUP_CLOSE int target = container_open_target(container, step->target, S_ISDIR(st.st_mode), origin, e);
     if (target < 0 || keep_for_hooks(site, target, step->target, e) < 0)
         return -1;
     struct bind bind = {.source = source,
-                        .root = site->root,
+                        .stage = site->scratch,
                         .target = target,
                         .name = step->target,
                         .attributes = step->attributes,
                         .recursive = step->recursive,
                         .propagation = step->propagation};
-    return mount_bind(site->proc, &bind, e);
+    unsigned long id;
+    if (mount_bind(site->proc, &bind, &id, e) < 0)
+        return -1;
+    if (origin == VOLUME_OF_USER) {
+        container->own.ids = text_grow(container->own.ids, container->own.count + 1, sizeof *container->own.ids);
+        container->own.ids[container->own.count++] = id;
+    }
+    return 0;
 }
 
 /* A directory of the host has no places for what will be mounted within, so it is shown entry by entry. "modules" is the
  * one entry that will have something in between itself. */
-static int bind_entries(const struct site *site, const struct plan_step *step, struct error *e)
+static int bind_entries(struct site *site, const struct plan_step *step, struct error *e)
 {
     CLEANUP_CLOSE int trusted = trust_open(step->source, 0, "root", true, e);
     if (trusted < 0)
@@ -362,7 +333,8 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_ETC: return write_etc(site, step, e);
     case PLAN_FILE: return write_file(site, step, e);
     case PLAN_ROOT: return mount_overlay(site, e);
-    case PLAN_BIND: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
+    case PLAN_BIND:
+    case PLAN_VOLUME: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
     case PLAN_HOOK: return run_hook(site, step, e);
     case PLAN_PROC: return mount_proc(site, step, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
@@ -385,6 +357,7 @@ int rootfs_build(const struct plan *plan, const struct plan_subject *subject, in
         result = execute_step(&site, &plan->steps[i], e);
     if (result == 0 && kernel_enter_root(site.root) < 0)
         result = error_set(e, errno, "cannot make the container the root of its namespace");
+    free(site.container.own.ids);
     for (size_t i = 0; i < 3; i++) {
         int fd = i == 0 ? site.scratch : i == 1 ? site.upper : site.root;
         if (fd >= 0)

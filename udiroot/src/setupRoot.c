@@ -23,13 +23,14 @@
 
 struct request {
     const char *user, *hosts, *holder, *modules, *type, *identifier;
+    struct strings volumes;
     bool have_uid, have_gid, verbose;
     uid_t uid;
     gid_t gid;
 };
 
-static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-N \"HOST/COUNT ...\" | -N @-] [-J HOLDER] "
-                            "[-m MODULE,...] [-V] TYPE IDENTIFIER";
+static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-v MAPS]... [-m MODULE,...] "
+                            "[-N \"HOST/COUNT ...\" | -N @-] [-J HOLDER] [-V] TYPE IDENTIFIER";
 
 /* Bytes of -N, with which environments are compared (state.c), and of /var/hostsfile: more than 50000 nodes. */
 enum { HOSTS_LIMIT = 1 << 20, HOSTSFILE_LIMIT = 64 << 20 };
@@ -54,7 +55,7 @@ static int parse_option(int option, const char *value, struct request *q, struct
     case 'N': q->hosts = value; return 0;
     case 'J': q->holder = value; return state_check_holder(value, e);
     case 'V': q->verbose = true; return 0;
-    case 'v': return error_set(e, 0, "-v: user volumes are not supported by this version yet");
+    case 'v': strings_add(&q->volumes, value); return 0;
     case 'm': q->modules = value; return 0;
     case 's':
         return *value == '\0' ? 0 : error_set(e, 0, "-s: the container's sshd is not supported by this version yet");
@@ -78,13 +79,13 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
         return error_set(e, 0, "local: images are not supported by this version yet");
     if (strcmp(q->type, "id") != 0 && strcmp(q->type, "docker") != 0 && strcmp(q->type, "custom") != 0)
         return error_set(e, 0, "unknown image type '%s'; use id", q->type);
-    const struct passwd *entry = q->have_uid && q->have_gid ? NULL : getpwnam(q->user);
-    if (entry == NULL && !(q->have_uid && q->have_gid))
+    if (q->have_uid && q->have_gid)
+        return 0;
+    const struct passwd *entry = getpwnam(q->user);
+    if (entry == NULL)
         return error_set(e, 0, "there is no account named %s; give its ids with -U and -G", q->user);
-    if (!q->have_uid)
-        q->uid = entry->pw_uid;
-    if (!q->have_gid)
-        q->gid = entry->pw_gid;
+    q->uid = q->have_uid ? q->uid : entry->pw_uid;
+    q->gid = q->have_gid ? q->gid : entry->pw_gid;
     return 0;
 }
 
@@ -162,6 +163,7 @@ static int prepare(const struct request *q, struct error *e)
     struct image image;
     struct modules modules;
     struct plan plan;
+    struct volumes volumes = {0};
     CLEANUP_FREE char *hosts = NULL, *read_list = NULL;
     const char *list = q->hosts;
     if (list != NULL && strcmp(list, "@-") == 0) {
@@ -174,7 +176,8 @@ static int prepare(const struct request *q, struct error *e)
     if (*list != '\0' && expand_hosts(list, &hosts, e) < 0)
         return -1;
     if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
-        modules_choose(&config, q->modules, &modules, e) < 0 || plan_check(&config, &modules, e) < 0 ||
+        modules_choose(&config, q->modules, &modules, e) < 0 || volumes_of_user(&q->volumes, &volumes, e) < 0 ||
+        plan_check(&config, &modules, &volumes, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
         return -1;
     CLEANUP_CLOSE int store = image_store_open(&config, e);
@@ -182,7 +185,7 @@ static int prepare(const struct request *q, struct error *e)
         image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
         return -1;
     struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller,
-                                   .modules = &modules, .hosts = hosts};
+                                   .modules = &modules, .volumes = &volumes, .hosts = hosts};
     plan_make(&subject, &plan);
     if (q->verbose)
         print_request(q, &config, &plan, &subject);

@@ -40,6 +40,7 @@ struct run { /* one invocation, filled phase by phase */
     struct image image;
     struct account account;
     struct modules modules;
+    struct volumes volumes;
     struct strings command, environ;
     char *workdir; /* what was asked for, or NULL: `cwd` if the container has it */
     char *cwd;
@@ -79,12 +80,9 @@ static const char *asked_for(const struct run *r, const char *name)
 
 static int refuse_unsupported(const struct run *r, struct error *e)
 {
-    const char *volumes = asked_for(r, "VOLUME");
-    if (r->options.volumes.count > 0 || volumes != NULL)
-        return error_set(e, 0, "user volumes (--volume, SHIFTER_VOLUME) are not supported by this version yet");
     if (r->spec.type == IMAGE_LOCAL)
         return error_set(e, 0, "local: images are not supported by this version yet");
-    return plan_check(&r->config, &r->modules, e);
+    return plan_check(&r->config, &r->modules, &r->volumes, e);
 }
 
 /* Section 3.5. */
@@ -95,6 +93,15 @@ static int choose_modules(struct run *r, struct error *e)
     if (modules_choose(&r->config, asked, &r->modules, &cause) == 0)
         return 0;
     return error_set(e, 0, "%s: %s", r->options.modules != NULL ? "--module" : "SHIFTER_MODULE", cause.text);
+}
+
+/* Section 8; one --volume is enough to forget what the environment says. */
+static int choose_volumes(struct run *r, struct error *e)
+{
+    const char *inherited = asked_for(r, "VOLUME");
+    if (r->options.volumes.count == 0 && inherited != NULL)
+        strings_add(&r->options.volumes, inherited);
+    return volumes_of_user(&r->options.volumes, &r->volumes, e);
 }
 
 /* Section 7.3. */
@@ -204,7 +211,7 @@ static int decide(struct run *r, struct error *e)
         return -1;
     if (r->spec.type == IMAGE_NONE)
         return error_set(e, 0, "no image named; use --image=TYPE:TAG or set SHIFTER_IMAGEREQUEST (shifter --help)");
-    if (choose_modules(r, e) < 0 || refuse_unsupported(r, e) < 0 ||
+    if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 || refuse_unsupported(r, e) < 0 ||
         account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
         return -1;
     privilege_as_root();
@@ -229,8 +236,8 @@ static int decide(struct run *r, struct error *e)
 /* As root: into the container, a prepared one when the node has it, and out of root's rights for good. */
 static int enter(struct run *r, struct error *e)
 {
-    struct plan_subject subject = {
-        .config = &r->config, .image = &r->image, .account = &r->account, .caller = &r->caller, .modules = &r->modules};
+    struct plan_subject subject = {.config = &r->config, .image = &r->image, .account = &r->account,
+                                   .caller = &r->caller, .modules = &r->modules, .volumes = &r->volumes};
     struct plan plan;
     plan_make(&subject, &plan);
     CLEANUP_FREE char *text = plan_describe(&plan, &subject);

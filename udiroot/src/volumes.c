@@ -243,6 +243,19 @@ int volumes_parse(const char *text, enum volume_origin origin, struct volumes *o
     return -1;
 }
 
+int volumes_of_user(const struct strings *texts, struct volumes *out, struct error *e)
+{
+    struct volumes given = {0};
+    int result = 0;
+    for (size_t i = 0; i < texts->count && result == 0; i++)
+        result = volumes_parse(texts->items[i], VOLUME_OF_USER, &given, e);
+    CLEANUP_FREE char *signature = volumes_signature(&given);
+    volumes_free(&given);
+    if (result == 0 && strlen(signature) > VOLUMES_TEXT_LIMIT)
+        result = error_set(e, 0, "the volume maps have more than %d characters", VOLUMES_TEXT_LIMIT);
+    return result < 0 ? -1 : volumes_parse(signature, VOLUME_OF_USER, out, e);
+}
+
 void volumes_free(struct volumes *v)
 {
     forget(v, 0);

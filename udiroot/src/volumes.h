@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "text.h"
 
 enum volume_flags {
     VOLUME_RO = 1 << 0,
@@ -40,6 +41,10 @@ enum volume_origin { VOLUME_OF_SITE, VOLUME_OF_USER };
 /* Appends the maps of `text` to `out`. A bad map is an error that names it, and then none is appended; characters are
  * never dropped. */
 int volumes_parse(const char *text, enum volume_origin origin, struct volumes *out, struct error *e);
+enum { VOLUMES_TEXT_LIMIT = 65536 }; /* bytes of the signature of a user's maps */
+/* All maps of a user, put in the order of their signature, so that equal signatures are mounted in the same order.
+ * `out` is empty before. */
+int volumes_of_user(const struct strings *texts, struct volumes *out, struct error *e);
 /* May this origin mount at `to`, a cleaned path? Applied to the text, and again to what it resolves to. */
 int volumes_check_target(const char *to, enum volume_origin origin, struct error *e);
 /* The canonical text of section 8.4, which volumes_parse reads back: sorted, unless one map covers or feeds another and
