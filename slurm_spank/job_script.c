@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Who the job belongs to is slurmd's word, through SPANK. Variables named SPANK_* are the user's word: the image id is
- * the only one that is read, and anything but 64 hex digits is refused (sec-30, W-15). slurmctld is not asked (W-4).
+ * Who the job belongs to is slurmd's word, through SPANK. Variables named SPANK_* are the user's word: the image id, of
+ * which anything but 64 hex digits is refused, and the modules, which setupRoot reads as hostile, are the only ones that
+ * are looked at (sec-30, W-15). slurmctld is not asked (W-4).
  */
 #include "job_script.h"
 
@@ -66,6 +67,13 @@ static const char *job_image(struct error *e)
     return NULL;
 }
 
+/* NULL, for the site's default modules, where the job names none, or names what cannot be a list. */
+static const char *job_modules(void)
+{
+    const char *text = getenv("SPANK_SHIFTER_MODULE");
+    return text != NULL && options_may_be_modules(text) ? text : NULL;
+}
+
 /* NULL where slurmd does not name the nodes, or in no way that we understand: the container then has no list. */
 static char *job_hosts(void)
 {
@@ -100,8 +108,11 @@ static int set_up(spank_t spank, const char *holder, struct error *e)
     (void)snprintf(uid_text, sizeof uid_text, "%u", (unsigned)uid);
     (void)snprintf(gid_text, sizeof gid_text, "%u", (unsigned)gid);
     CLEANUP_FREE char *hosts = job_hosts();
-    const char *const arguments[] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
-                                     "-N", "@-", "id", id, NULL};
+    const char *modules = job_modules();
+    const char *arguments[] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
+                               "-N", "@-", "id", id, NULL, NULL, NULL};
+    if (modules != NULL) /* options come before the image */
+        memcpy(arguments + 11, (const char *[]){"-m", modules, "id", id}, 4 * sizeof *arguments);
     struct run run = {.arguments = arguments, .input = hosts, .seconds = SETUP_SECONDS};
     return run_program(&run, e);
 }

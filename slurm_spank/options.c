@@ -5,16 +5,28 @@
 #include <stdio.h>
 #include <string.h>
 
-static int take_image(int value, const char *argument, int remote);
+static int take(int value, const char *argument, int remote);
+static int check_modules(const char *text, struct error *e);
 
 /* Long names keep out of the way of other plug-ins: section 3. */
-static char short_name[] = "image", long_name[] = "shifter.image";
-static char image_argument[] = "[TYPE:]TAG";
-static char image_usage[] = "container image of the job; its tasks enter it with `shifter COMMAND`";
-static struct spank_option image_option = {short_name, image_argument, image_usage, 1, 0, take_image};
-
-static char image_text[IMAGE_TEXT_LIMIT + 1];
-static bool image_given;
+static struct {
+    struct spank_option option;
+    char *long_name;
+    int (*check)(const char *text, struct error *e);
+    char text[OPTION_TEXT_LIMIT + 1];
+    bool given;
+} table[OPTIONS] = {
+    [OPTION_IMAGE] = {.option = {(char[]){"image"}, (char[]){"[TYPE:]TAG"},
+                                 (char[]){"container image of the job; its tasks enter it with `shifter COMMAND`"}, 1,
+                                 OPTION_IMAGE, take},
+                      .long_name = (char[]){"shifter.image"},
+                      .check = options_check_image},
+    [OPTION_MODULE] = {.option = {(char[]){"module"}, (char[]){"NAME[,...]"},
+                                  (char[]){"site modules of the job's containers, in place of the default ones"}, 1,
+                                  OPTION_MODULE, take},
+                       .long_name = (char[]){"shifter.module"},
+                       .check = check_modules},
+};
 
 /* Words of the contract that ask for what this version does not do. "0" and nothing ask for nothing. */
 static const char *const later_words[] = {"extern_setup=", "extern_cgroup=", "memory_cgroup=",
@@ -23,8 +35,8 @@ static const char *const later_words[] = {"extern_setup=", "extern_cgroup=", "me
 void options_configure(int count, char **words)
 {
     for (int i = 0; i < count; i++)
-        if (strcmp(words[i], "long_options") == 0)
-            image_option.name = long_name;
+        for (size_t o = 0; o < OPTIONS && strcmp(words[i], "long_options") == 0; o++)
+            table[o].option.name = table[o].long_name;
 }
 
 void options_report(int count, char **words)
@@ -44,62 +56,88 @@ void options_report(int count, char **words)
 
 void options_register(spank_t spank)
 {
-    spank_err_t failure = spank_option_register(spank, &image_option);
-    if (failure != ESPANK_SUCCESS)
-        slurm_error("shifter: Slurm does not take option --%s (%s); does another plug-in have it? The word "
-                    "long_options in plugstack.conf makes ours --%s",
-                    image_option.name, spank_strerror(failure), long_name);
+    for (size_t o = 0; o < OPTIONS; o++) {
+        spank_err_t failure = spank_option_register(spank, &table[o].option);
+        if (failure != ESPANK_SUCCESS)
+            slurm_error("shifter: Slurm does not take option --%s (%s); does another plug-in have it? The word "
+                        "long_options in plugstack.conf makes ours --%s",
+                        table[o].option.name, spank_strerror(failure), table[o].long_name);
+    }
 }
 
 int options_check_image(const char *text, struct error *e)
 {
+    const char *name = table[OPTION_IMAGE].option.name;
     size_t length = strlen(text);
     if (length == 0)
-        return error_set(e, 0, "--%s needs an image, for example --%s=docker:ubuntu:24.04", image_option.name,
-                         image_option.name);
-    if (length > IMAGE_TEXT_LIMIT)
-        return error_set(e, 0, "--%s: the image name has %zu characters, at most %d are possible", image_option.name,
-                         length, IMAGE_TEXT_LIMIT);
+        return error_set(e, 0, "--%s needs an image, for example --%s=docker:ubuntu:24.04", name, name);
+    if (length > OPTION_TEXT_LIMIT)
+        return error_set(e, 0, "--%s: the image name has %zu characters, at most %d are possible", name, length,
+                         OPTION_TEXT_LIMIT);
     if (!isalnum((unsigned char)text[0]))
-        return error_set(e, 0, "--%s: '%s' does not begin with a letter or digit", image_option.name, text);
+        return error_set(e, 0, "--%s: '%s' does not begin with a letter or digit", name, text);
     for (const char *c = text; *c != '\0'; c++)
         if (!isalnum((unsigned char)*c) && strchr("_:.+-@/", *c) == NULL)
             return error_set(e, 0, "--%s: '%s' has a character that no image name has (allowed: A-Z a-z 0-9 _:.+-@/)",
-                             image_option.name, text);
+                             name, text);
     return 0;
+}
+
+bool options_may_be_modules(const char *text)
+{
+    size_t length = strlen(text);
+    bool good = length > 0 && length <= OPTION_TEXT_LIMIT;
+    for (const char *c = text; *c != '\0'; c++)
+        good = good && (unsigned char)*c >= ' ' && *c != 0x7f;
+    return good;
+}
+
+static int check_modules(const char *text, struct error *e)
+{
+    return options_may_be_modules(text)
+               ? 0
+               : error_set(e, 0, "--%s needs the names of modules, 'none' for none, and at most %d characters",
+                           table[OPTION_MODULE].option.name, OPTION_TEXT_LIMIT);
 }
 
 /* Runs for the value that an enclosing job hands down as well as for the user's own, which comes last and wins. In
  * slurmstepd the value is only known to be there: nobody acts on it. */
-static int take_image(int value, const char *argument, int remote)
+static int take(int value, const char *argument, int remote)
 {
-    (void)value;
     struct error e;
     const char *text = argument != NULL ? argument : "";
     if (remote)
         return ESPANK_SUCCESS;
-    if (options_check_image(text, &e) < 0) {
+    if (table[value].check(text, &e) < 0) {
         slurm_error("shifter: %s", e.text);
         return ESPANK_BAD_ARG;
     }
-    (void)snprintf(image_text, sizeof image_text, "%s", text);
-    image_given = true;
+    (void)snprintf(table[value].text, sizeof table[value].text, "%s", text);
+    table[value].given = true;
     return ESPANK_SUCCESS;
 }
 
-const char *options_image(void)
+const char *options_text(enum options_name name)
 {
-    return image_given ? image_text : NULL;
+    return table[name].given ? table[name].text : NULL;
+}
+
+const char *options_name(enum options_name name)
+{
+    return table[name].option.name;
 }
 
 bool options_image_was_given(spank_t spank)
 {
     char *ignored = NULL;
-    return spank_option_getopt(spank, &image_option, &ignored) == ESPANK_SUCCESS;
+    return spank_option_getopt(spank, &table[OPTION_IMAGE].option, &ignored) == ESPANK_SUCCESS;
 }
 
-const char *options_image_variable(void)
+const char *options_variable(enum options_name name)
 {
-    return image_option.name == long_name ? "SLURM_SPANK__SLURM_SPANK_OPTION_shifter_shifter_image"
-                                          : "SLURM_SPANK__SLURM_SPANK_OPTION_shifter_image";
+    static char variable[64];
+    (void)snprintf(variable, sizeof variable, "SLURM_SPANK__SLURM_SPANK_OPTION_shifter_%s", table[name].option.name);
+    for (char *dot = variable; (dot = strchr(dot, '.')) != NULL;)
+        *dot = '_';
+    return variable;
 }

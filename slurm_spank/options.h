@@ -10,7 +10,8 @@
 
 #include "error.h"
 
-enum { IMAGE_TEXT_LIMIT = 1024 }; /* the longest reference: host, repository (255), tag (128), digest (71) */
+enum { OPTION_TEXT_LIMIT = 1024 }; /* the longest reference: host, repository (255), tag (128), digest (71) */
+enum options_name { OPTION_IMAGE, OPTION_MODULE, OPTIONS };
 
 /* Takes over the words that change what the plug-in does; silent. */
 void options_configure(int count, char **words);
@@ -18,14 +19,20 @@ void options_configure(int count, char **words);
 void options_report(int count, char **words);
 void options_register(spank_t spank);
 
-/* What --image says after option processing, NULL when there is none; on the submit side it has been checked. */
-const char *options_image(void);
+/* What --image or --module says after option processing, NULL when there is none; on the submit side it has been
+ * checked as far as that needs no configuration. */
+const char *options_text(enum options_name name);
+/* The option as users write it on this site, without the dashes. */
+const char *options_name(enum options_name name);
 /* Was --image given? For prolog and epilog, where no callback runs. */
 bool options_image_was_given(spank_t spank);
-/* Slurm's own variable that carries --image as typed into the job. */
-const char *options_image_variable(void);
+/* Slurm's own variable that carries an option as typed into the job; good until the next call. */
+const char *options_variable(enum options_name name);
 
 /* The text of --image as far as it concerns us: the grammar of the reference itself is the client's. */
 int options_check_image(const char *text, struct error *e);
+
+/* The same for --module: some text that can be a list of names. */
+bool options_may_be_modules(const char *text);
 
 #endif

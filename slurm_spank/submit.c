@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "image_id.h"
+#include "modules.h"
 #include "options.h"
 #include "run.h"
 
@@ -42,7 +44,7 @@ static const char *request_of(const char *text)
 static const char *inherited_id(const char *text)
 {
     char name[NAME_LIMIT];
-    const char *asked = getenv(options_image_variable());
+    const char *asked = getenv(options_variable(OPTION_IMAGE));
     const char *type = getenv(in_job("SHIFTER_IMAGETYPE", name));
     const char *id = getenv(in_job("SHIFTER_IMAGE", name));
     bool same = getenv("SLURM_JOB_ID") != NULL && asked != NULL && strcmp(asked, text) == 0;
@@ -71,28 +73,56 @@ static int look_up(const char *text, char id[IMAGE_ID_SIZE], struct error *e)
 
 /* To the job through Slurm, to the step through srun's own environment, which it sends along: Slurm keeps job-control
  * variables of srun for the prolog alone. */
-static int publish(spank_t spank, const char *const values[VARIABLES], struct error *e)
+static int publish(spank_t spank, const char *variable, const char *value, struct error *e)
 {
-    for (size_t i = 0; i < VARIABLES; i++) {
-        char name[NAME_LIMIT];
-        (void)in_job(variables[i], name);
-        if (values[i] == NULL) {
-            (void)unsetenv(name); /* an enclosing job's */
-            continue;
-        }
-        spank_err_t failure = spank_job_control_setenv(spank, variables[i], values[i], 1);
-        if (failure != ESPANK_SUCCESS)
-            return error_set(e, 0, "Slurm does not take %s for the job: %s", variables[i], spank_strerror(failure));
-        if (setenv(name, values[i], 1) < 0)
-            return error_set(e, 0, "cannot set %s: out of memory", name);
+    char name[NAME_LIMIT];
+    (void)in_job(variable, name);
+    if (value == NULL) {
+        (void)unsetenv(name); /* an enclosing job's */
+        return 0;
     }
-    return 0;
+    spank_err_t failure = spank_job_control_setenv(spank, variable, value, 1);
+    if (failure != ESPANK_SUCCESS)
+        return error_set(e, 0, "Slurm does not take %s for the job: %s", variable, spank_strerror(failure));
+    return setenv(name, value, 1) == 0 ? 0 : error_set(e, 0, "cannot set %s: out of memory", name);
+}
+
+/* For srun: what is started in the step inherits what this step asked for, not the job. */
+static int hand_down(enum options_name name, const char *text, struct error *e)
+{
+    return setenv(options_variable(name), text, 1) == 0
+               ? 0
+               : error_set(e, 0, "cannot set %s: out of memory", options_variable(name));
+}
+
+/* What the job's nodes would refuse is refused here, before it waits in a queue. */
+static int submit_modules(spank_t spank, bool local, struct error *e)
+{
+    const char *text = options_text(OPTION_MODULE);
+    struct config config;
+    struct modules modules;
+    struct error cause;
+    if (text == NULL)
+        return 0;
+    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0)
+        return -1;
+    int result = modules_choose(&config, text, &modules, &cause);
+    if (result < 0)
+        (void)error_set(e, 0, "--%s: %s", options_name(OPTION_MODULE), cause.text);
+    else
+        modules_release(&modules);
+    config_free(&config);
+    if (result < 0 || (local && hand_down(OPTION_MODULE, text, e) < 0))
+        return -1;
+    return publish(spank, "SHIFTER_MODULE", text, e);
 }
 
 int submit(spank_t spank, bool local, struct error *e)
 {
-    const char *text = options_image();
+    const char *text = options_text(OPTION_IMAGE);
     char id[IMAGE_ID_SIZE];
+    if (submit_modules(spank, local, e) < 0)
+        return -1;
     if (text == NULL)
         return 0;
     if (tag_of_type(text, "local") != NULL)
@@ -109,8 +139,11 @@ int submit(spank_t spank, bool local, struct error *e)
     else if (look_up(text, id, e) < 0)
         return -1;
     /* Text and id go together: a step inside this step compares with what this one asked for. */
-    if (local && setenv(options_image_variable(), text, 1) < 0)
-        return error_set(e, 0, "cannot set %s: out of memory", options_image_variable());
+    if (local && hand_down(OPTION_IMAGE, text, e) < 0)
+        return -1;
     const char *const values[VARIABLES] = {id, "id", request};
-    return publish(spank, values, e);
+    int result = 0;
+    for (size_t i = 0; i < VARIABLES && result == 0; i++)
+        result = publish(spank, variables[i], values[i], e);
+    return result;
 }

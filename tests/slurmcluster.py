@@ -187,7 +187,8 @@ def _build_plugin(cluster: SlurmCluster, flags: str) -> None:
     build = cluster.base / "build"
     cluster.plugin.parent.mkdir()
     _run(
-        ["make", "-s", "-C", str(ROOT / "slurm_spank"), f"build={build}", f"PREFIX={cluster.prefix}"],
+        ["make", "-s", "-C", str(ROOT / "slurm_spank"), f"build={build}", f"PREFIX={cluster.prefix}",
+         f"SYSCONFDIR={cluster.prefix}/etc"],
         CPPFLAGS=flags,
     )
     shutil.copy(build / "shifter_slurm.so", cluster.plugin)

@@ -31,6 +31,18 @@ cat {behaviour}/tags/$tag
 """
 
 
+UDIROOT = """udiMount={base}/udiMount
+imagePath={base}/images
+udiRootPath={base}
+rootfsType=tmpfs
+populateEtcDynamically=1
+module_one_siteEnv=ONE=1
+module_two_siteEnv=TWO=2
+module_rival_conflict=two
+module_old_enabled=0
+"""
+
+
 @dataclass
 class Call:
     """One start of a recorded program."""
@@ -83,8 +95,9 @@ def recorded_slurm() -> Iterator[Recorded]:
     base = Path("/var/lib") / f"shifter-recorded-{MARK}"
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(mode=0o755)
-    for directory in ("bin", "sbin", "behaviour", "behaviour/tags", "records"):
+    for directory in ("bin", "sbin", "etc", "behaviour", "behaviour/tags", "records"):
         (base / directory).mkdir()
+    (base / "etc/udiRoot.conf").write_text(UDIROOT.format(base=base))
     (base / "records").chmod(0o1777)
     for place in ("bin/shifterimg", "sbin/setupRoot", "sbin/unsetupRoot"):
         program = base / place

@@ -253,6 +253,51 @@ def test_long_options_keep_out_of_the_way_of_other_plug_ins(recorded: Recorded) 
     assert len(recorded.calls("setupRoot")) == len(recorded.calls("unsetupRoot")) == 1
 
 
+def module_variables(letter: str, modules: str) -> dict[str, str]:
+    return {**variables(letter, f"{letter}:1"), "SHIFTER_MODULE": modules}
+
+
+def test_modules_go_with_the_job_and_its_steps(recorded: Recorded) -> None:
+    text = recorded.cluster.batch(
+        "#SBATCH --image=a:1 --module=two,one\nenv; echo ---; srun -n1 -N1 env; echo ---;"
+        " srun -n1 -N1 --module=none /bin/sh -c 'env; echo ---; srun --overlap -n1 env'",
+        "--nodes=2",
+    )
+    batch, step, other, inner = sections(text)
+    for part, modules in ((batch, "two,one"), (step, "two,one"), (other, "none"), (inner, "none")):
+        assert shifter_variables(part) == module_variables("a", modules)
+    for call in recorded.calls("setupRoot"):
+        assert call.arguments[8:] == ["-N", "@-", "-m", "two,one", "id", IDS["a"]]
+
+
+def test_srun_and_salloc_take_modules_also_without_an_image(recorded: Recorded) -> None:
+    done = recorded.cluster.run("srun", "--module=one", "env")
+    assert (done.returncode, shifter_variables(done.stdout)) == (0, {"SHIFTER_MODULE": "one"}), done.stderr
+    done = recorded.cluster.run("salloc", "-Q", "--image=b:1", "--module=one", "srun", "env")
+    assert (done.returncode, shifter_variables(done.stdout)) == (0, module_variables("b", "one")), done.stderr
+    recorded.cluster.await_idle()
+    (call,) = recorded.calls("setupRoot")
+    assert call.arguments[10:] == ["-m", "one", "id", IDS["b"]]
+
+
+@pytest.mark.parametrize("command", SUBMITTERS, ids=lambda command: str(command[0]))
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ("", "--module needs the names of modules"),
+        ("x" * 1025, "at most 1024 characters"),
+        ("a\x1b[31m", "--module needs the names of modules"),
+        ("nothing", "--module: there is no module 'nothing'; this site has: one, two, rival"),
+        ("one,old", "--module: module 'old' is not enabled"),
+        ("two,rival", "--module: modules 'two' and 'rival' conflict"),
+    ],
+)
+def test_modules_that_cannot_be_are_refused_with_the_reason(
+    recorded: Recorded, command: list[str], modules: str, words: str
+) -> None:
+    assert_refused(recorded, [command[0], f"--module={modules}", *command[1:]], words)
+
+
 # --- prolog and epilog ------------------------------------------------------------------------------------------------
 
 
@@ -381,6 +426,17 @@ def test_a_forged_id_acts_for_its_own_user_only(recorded: Recorded) -> None:
     assert call.arguments[7] in {f"{job}@{node}" for node in NODES}
     assert call.arguments[-2:] == ["id", IDS["c"]]
     assert call.input in {f"{node}/1" for node in NODES}
+
+
+@pytest.mark.parametrize(
+    ("modules", "passed"),
+    [("$(touch /x)", ["-m", "$(touch /x)"]), ("-V", ["-m", "-V"]), ("", []), ("a\nb", []), ("x" * 1025, [])],
+)
+def test_forged_modules_are_one_word_for_setup_or_nothing(recorded: Recorded, modules: str, passed: list[str]) -> None:
+    """sec-30: what can be a list of names is setupRoot's to judge."""
+    run_forged(recorded, SHIFTER_IMAGE=IDS["c"], SHIFTER_IMAGETYPE="id", SHIFTER_MODULE=modules)
+    (call,) = recorded.calls("setupRoot")
+    assert call.arguments[8:] == ["-N", "@-", *passed, "id", IDS["c"]]
 
 
 def test_an_inherited_id_that_is_none_is_not_believed(recorded: Recorded) -> None:

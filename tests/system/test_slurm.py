@@ -140,6 +140,20 @@ def test_srun_and_salloc_without_a_script(cluster: SlurmCluster, node: ShifterNo
     assert lookups(node) == ["base:1", "base:1"]
 
 
+def test_the_prolog_prepares_the_jobs_modules(cluster: SlurmCluster, node: ShifterNode) -> None:
+    """A step with others, and one that `shifter` itself gives others, make containers of their own."""
+    node.configure("module_a_siteEnv=FROM=a\nmodule_b_siteEnv=FROM=b", defaultModules="a")
+    script = "echo $FROM; if [ -e /var/hostsfile ]; then echo shared; else echo own; fi"
+    look = f"{node.program('shifter')} {{}} /bin/sh -c '{script}'"
+    plain = look.format("")
+    text = cluster.batch(
+        f"#SBATCH --image=base:1 --module=b\nsrun {plain}\nsrun --module=a {plain}\nsrun {look.format('--module=a')}"
+    )
+    assert text.split() == ["b", "shared", "a", "own", "a", "own"]
+    assert cluster.batch(f"#SBATCH --image=base:1\nsrun {plain}").split() == ["a", "shared"]
+    assert node_log(cluster) == []
+
+
 def test_jobs_of_two_users_share_a_node(cluster: SlurmCluster, node: ShifterNode) -> None:
     script = f"#SBATCH --image=base:1\n{in_container(node)}; {node.program('shifter')} sleep 1000"
     jobs = [
