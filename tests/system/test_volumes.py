@@ -252,6 +252,18 @@ def test_a_prepared_environment_is_found_by_the_same_volumes_only(node: ShifterN
         assert volumes(node, other, f"{show}; true").splitlines()[0] != namespace
 
 
+def test_volumes_of_a_prepared_environment_are_not_shown_to_others(node: ShifterNode) -> None:
+    homes = node.base / "closed-homes"
+    (homes / "alice/data").mkdir(parents=True, exist_ok=True)
+    (homes / "alice/data/file").write_text("private\n")
+    os.chown(homes / "alice", node.alice.uid, node.alice.gid)
+    (homes / "alice").chmod(0o700)
+    node.configure(siteFs=f"{homes}:/home")
+    assert prepare(node, "/home/alice/data:/data").returncode == 0
+    assert "private" in volumes(node, ["/home/alice/data:/data"], "cat /data/file")
+    assert list(node.udi_mount.iterdir()) == []
+
+
 def test_a_prepared_environment_has_the_rights_of_its_user(node: ShifterNode) -> None:
     site = node.base / "prepared-site"
     (site / "closed/inner").mkdir(parents=True, exist_ok=True)

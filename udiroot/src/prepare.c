@@ -159,8 +159,9 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
     return result;
 }
 
-/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. The tree of an image that has an
- * ACL is not shown, nor is one that its user can write: udiMount is open to every user of the node. */
+/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user of
+ * the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his volumes,
+ * which may come out of closed directories. */
 static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
 {
     struct mount_table table;
@@ -288,7 +289,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     CLEANUP_CLOSE int tree = -1;
     if (build_pinned(environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
         return -1;
-    bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted;
+    bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
     return show ? show_tree(s, proc, environment, tree, e) : 0;
 }
 
