@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import urllib3
 
@@ -96,13 +96,20 @@ class RegistryServer:
 
     def push_blob(self, repository: str, data: bytes) -> str:
         """Upload a blob; returns its digest."""
-        digest = digest_of(data)
+        self._upload(repository, data, digest_of(data))
+        return digest_of(data)
+
+    def push_file(self, repository: str, path: Path, digest: str) -> None:
+        """Upload a blob that is too large for memory."""
+        with path.open("rb") as file:
+            self._upload(repository, file, digest)
+
+    def _upload(self, repository: str, data: bytes | BinaryIO, digest: str) -> None:
         started = self._request("POST", f"{self.url}/v2/{repository}/blobs/uploads/", repository, b"", {}, 202)
         location = urllib.parse.urljoin(self.url, started.headers["Location"])
         separator = "&" if "?" in location else "?"
         target = f"{location}{separator}digest={urllib.parse.quote(digest)}"
         self._request("PUT", target, repository, data, {"Content-Type": "application/octet-stream"}, 201)
-        return digest
 
     def push_document(self, repository: str, reference: str, document: bytes, media_type: str) -> str:
         """Upload a manifest or index under a tag or digest; returns its digest."""
@@ -175,7 +182,7 @@ class RegistryServer:
             self.process.wait()
 
     def _request(
-        self, method: str, url: str, repository: str, body: bytes, headers: Mapping[str, str], expected: int
+        self, method: str, url: str, repository: str, body: bytes | BinaryIO, headers: Mapping[str, str], expected: int
     ) -> urllib3.BaseHTTPResponse:
         sent = dict(headers)
         if self.token_server is not None:

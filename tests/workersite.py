@@ -61,8 +61,8 @@ class Site:
         mark = self.config.parent / f"held-{process.pid}"
         self.until(mark.exists)
 
-    def until(self, condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 60
+    def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = condition()
             if found:
@@ -74,8 +74,8 @@ class Site:
     def log(self) -> str:
         return (self.config.parent / "worker.log").read_text(errors="replace")
 
-    def await_ready(self, reference: str) -> Image:
-        found: Image = self.until(lambda: self.store.ready_by_tag(SYSTEM, "docker", reference))
+    def await_ready(self, reference: str, seconds: float = 60) -> Image:
+        found: Image = self.until(lambda: self.store.ready_by_tag(SYSTEM, "docker", reference), seconds)
         return found
 
     def record(self, pull: Image) -> Image:

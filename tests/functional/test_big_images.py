@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images at the edge of what sites pull, through a real worker process; what it needs of memory is bounded.
+"""Images at the edge of what sites pull: many layers, a file of 2 GB, through a real worker process; what
+it needs of memory is bounded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import random
 import re
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 
@@ -19,10 +24,20 @@ from tests.gatewayserver import write_configuration
 from tests.imagecheck import Contents, check_image
 from tests.imagetree import listing, mounted
 from tests.munged import Munged
-from tests.registryserver import RegistryServer, registry_server, tar_of
+from tests.registryserver import (
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    RegistryServer,
+    descriptor,
+    registry_server,
+    tar_of,
+)
 from tests.workersite import Site
 
 MEMORY_MB = 150
+WAIT_SECONDS = 300.0  # a busy machine is no failure
+BLOCK = 512
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +64,7 @@ def converted(directory: Path, munge: Munged, registry: RegistryServer, referenc
         site = Site(config)
         site.pull(reference)
         with site.worker() as process:
-            image: Image = site.await_ready(reference)
+            image: Image = site.await_ready(reference, WAIT_SECONDS)
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
         site.check_published(image)
         site.store.close()
@@ -59,6 +74,79 @@ def converted(directory: Path, munge: Munged, registry: RegistryServer, referenc
         print(f"{reference}: {memory_mb:.0f} MB of memory")
         path = site.images / f"{image.image_id}.squashfs"
         yield Converted(path, check_image(path), memory_mb)
+
+
+class Layer:
+    """A tar stream on its way into a file of the registry's form, gzip; never as a whole in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._deflate = zlib.compressobj(1, wbits=31)
+        self._tar, self._blob = hashlib.sha256(), hashlib.sha256()
+        self._waiting = bytearray()
+        self._size = 0
+
+    def __enter__(self) -> Layer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.write(bytes(2 * BLOCK))
+        self._flush()
+        self._store(self._deflate.flush())
+        self._file.close()
+
+    @property
+    def diff_id(self) -> str:
+        return f"sha256:{self._tar.hexdigest()}"
+
+    @property
+    def descriptor(self) -> dict[str, object]:
+        digest = f"sha256:{self._blob.hexdigest()}"
+        return {"mediaType": f"{OCI_LAYER}+gzip", "digest": digest, "size": self._size}
+
+    def add(self, name: bytes, data: bytes = b"", kind: bytes = b"0", target: bytes = b"") -> None:
+        """An entry; its kind is that of ustar (pax(1)): 0 file, 1 hard link, 2 symbolic link, 5 directory."""
+        self.begin(name, len(data), kind, target)
+        self.write(data + bytes(-len(data) % BLOCK))
+
+    def begin(self, name: bytes, size: int, kind: bytes = b"0", target: bytes = b"") -> None:
+        """The header alone: the caller writes the data."""
+        head = b"%-100b0000755\0%07o\0%07o\0%011o\0%011o\0" % (name, 0, 0, size, 1_000_000_000)
+        head = head.replace(b" ", b"\0") + b" " * 8 + kind + target.ljust(100, b"\0") + b"ustar\x0000"
+        self.write(head[:148] + b"%06o\0 " % sum(head) + head[156:].ljust(BLOCK - 156, b"\0"))
+
+    def write(self, data: bytes) -> None:
+        self._waiting += data
+        if len(self._waiting) > 1 << 20:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._tar.update(self._waiting)
+        self._store(self._deflate.compress(self._waiting))
+        self._waiting.clear()
+
+    def _store(self, blob: bytes) -> None:
+        self._size += len(blob)
+        self._blob.update(blob)
+        self._file.write(blob)
+
+
+def push(registry: RegistryServer, repository: str, *layers: Layer) -> None:
+    """The image of the layers, oldest first, with the tag 1."""
+    rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    registry.push_blob(repository, config)
+    for layer in layers:
+        registry.push_file(repository, layer.path, str(layer.descriptor["digest"]))
+        layer.path.unlink()
+    manifest = {
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(OCI_CONFIG, config),
+        "layers": [layer.descriptor for layer in layers],
+    }  # fmt: skip
+    registry.push_document(repository, "1", json.dumps(manifest).encode(), OCI_MANIFEST)
 
 
 def test_sixty_layers(tmp_path: Path, munge: Munged, registry: RegistryServer) -> None:
@@ -80,4 +168,30 @@ def test_sixty_layers(tmp_path: Path, munge: Munged, registry: RegistryServer) -
         }
         for name, content in expected.items():
             assert tree[name.rstrip("/").encode()].content == (hashlib.sha256(content).digest() if content else b"")
+        assert image.memory_mb < MEMORY_MB
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_file_of_two_gigabytes(tmp_path: Path, munge: Munged, registry: RegistryServer) -> None:
+    """One byte more than a signed number of 32 bits counts; a little noise, some text, many zeros."""
+    size, source, crc = (2 << 30) + 1, random.Random(1), 0
+    text = b"the quick brown fox jumps over the lazy dog\n" * 6000
+    with Layer(tmp_path / "blob") as layer:
+        layer.add(b"data/", kind=b"5")
+        layer.begin(b"data/huge", size)
+        for _mebibyte in range(size >> 20):
+            piece = (source.randbytes(32 << 10) + text).ljust(1 << 20, b"\0")
+            crc = zlib.crc32(piece, crc)
+            layer.write(piece)
+        layer.write(b"!" + bytes(BLOCK - 1))
+        layer.add(b"data/behind", b"it")
+    push(registry, "huge", layer)
+    checksum = zlib.crc32(b"!", crc) + zlib.crc32(b"it")
+    with converted(tmp_path, munge, registry, "huge:1") as image:
+        assert image.contents == Contents(4, size + 2, checksum)
+        assert image.path.stat().st_size < 160 << 20
+        with mounted(image.path) as root:
+            # Three of the eight blocks in each mebibyte are no holes.
+            assert (root / "data/huge").stat().st_blocks == (size >> 20) * 3 * 256 + 1
         assert image.memory_mb < MEMORY_MB
