@@ -146,7 +146,7 @@ def test_files_that_others_own_are_not_copied_into_containers(node: ShifterNode)
         foreign.unlink()
 
 
-def test_a_per_node_cache_of_the_site_is_refused_not_left_out(node: ShifterNode) -> None:
+def test_a_per_node_cache_that_the_node_cannot_make_is_refused_not_left_out(node: ShifterNode) -> None:
     node.configure(siteFs="/tmp:/cache:perNodeCache=size=300M")
     done = node.run(f"--image=id:{image_id('base')}", "/bin/true")
     assert done.returncode == 125

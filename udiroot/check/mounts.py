@@ -64,7 +64,13 @@ def _cache(conf: ConfFile, maps: list[Map]) -> Iterator[Problem]:
     values = conf.values
     used = any("perNodeCache" in volume["flags"] for volume in maps)
     if values["perNodeCachePath"]:
-        yield from trusted(conf, "perNodeCachePath", values["perNodeCachePath"])
+        yield from trusted(conf, "perNodeCachePath", values["perNodeCachePath"], follow=False)
+        if not values["mkfsXfsPath"]:
+            yield Problem(
+                ERROR if used else WARNING, None, "mkfsXfsPath", "is not set, but perNodeCache needs a mkfs.xfs"
+            )
+        else:
+            yield from trusted(conf, "mkfsXfsPath", values["mkfsXfsPath"], kind="file")
     elif used:
         yield Problem(
             ERROR, None, "perNodeCachePath", "is not set, but a map has perNodeCache; name a directory of root"

@@ -15,7 +15,7 @@ from udiroot.check.conffile import ConfFile
 from udiroot.check.problem import ERROR, NOTE, WARNING, Problem
 
 #: Programs that earlier versions ran (runtime contract, section 3.3).
-TOOLS = ("modprobePath", "insmodPath", "cpPath", "mvPath", "chmodPath", "ddPath", "mkfsXfsPath")
+TOOLS = ("modprobePath", "insmodPath", "cpPath", "mvPath", "chmodPath", "ddPath")
 #: Accepted, and nothing looks at them: docs/udiroot-configuration.md says so too.
 UNUSED = {
     "nodeContextPrefix": "nothing uses it",

@@ -49,6 +49,7 @@ struct config {
     char *per_node_cache_path;
     uint64_t per_node_cache_size_limit;
     struct strings per_node_cache_allowed_fs_type;
+    char *mkfs_xfs_path;
     char *site_resources;
     struct strings image_gateway;
     unsigned gateway_timeout; /* seconds, 0 = none */

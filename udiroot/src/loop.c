@@ -25,7 +25,7 @@ struct loop_config {
 #endif
 
 enum { LOOP_MAJOR_NUMBER = 7, TRIES = 100 };
-static const unsigned wanted_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+static const unsigned wanted_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR; /* of an image's */
 
 static void short_pause(void)
 {
@@ -53,10 +53,10 @@ static bool shows_image(int fd, const struct stat *image, const char *name)
 }
 
 /* Opens /dev/loopN and makes sure that it is loop device N and nothing else. */
-static int open_device(unsigned number, struct loop *out)
+static int open_device(unsigned number, int mode, struct loop *out)
 {
     (void)snprintf(out->device, sizeof out->device, "/dev/loop%u", number);
-    out->fd = open(out->device, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    out->fd = open(out->device, mode | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (out->fd < 0)
         return -1;
     struct stat st;
@@ -83,7 +83,7 @@ static int find_device(const struct stat *image, const char *name, struct loop *
         unsigned long long kibibytes;
         if (sscanf(line, "%u %u %llu", &device_major, &device_minor, &kibibytes) != 3 ||
             device_major != LOOP_MAJOR_NUMBER || kibibytes != (unsigned long long)image->st_size / 1024 ||
-            open_device(device_minor, out) < 0)
+            open_device(device_minor, O_RDONLY, out) < 0)
             continue;
         if (shows_image(out->fd, image, name)) {
             found = 1;
@@ -98,16 +98,14 @@ static int find_device(const struct stat *image, const char *name, struct loop *
 
 /* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay for ever: so the
  * real uid is root's meanwhile, and the caller may not send signals (kill(2)). */
-static int configure_in_two_steps(int device, int image_fd, const char *name)
+static int configure_in_two_steps(int device, int image_fd, const struct loop_info64 *info)
 {
-    struct loop_info64 info = {.lo_flags = wanted_flags};
-    set_name(&info, name);
     uid_t caller = getuid();
     if (setresuid(0, 0, 0) < 0)
         return -1;
     int result = ioctl(device, LOOP_SET_FD, image_fd);
     int saved = errno;
-    if (result == 0 && (result = ioctl(device, LOOP_SET_STATUS64, &info)) < 0) {
+    if (result == 0 && (result = ioctl(device, LOOP_SET_STATUS64, info)) < 0) {
         saved = errno;
         (void)ioctl(device, LOOP_CLR_FD, 0);
     }
@@ -117,40 +115,42 @@ static int configure_in_two_steps(int device, int image_fd, const char *name)
     return result;
 }
 
-static int configure(int device, int image_fd, const char *name)
+static int configure(int device, int image_fd, bool writable, const char *name)
 {
-    struct loop_config config = {.fd = (__u32)image_fd, .info = {.lo_flags = wanted_flags}};
+    struct loop_config config = {.fd = (__u32)image_fd,
+                                 .info = {.lo_flags = writable ? LO_FLAGS_AUTOCLEAR : wanted_flags}};
     set_name(&config.info, name);
     if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
         return 0;
-    return errno == EINVAL || errno == ENOTTY || errno == ENOSYS ? configure_in_two_steps(device, image_fd, name) : -1;
+    return errno == EINVAL || errno == ENOTTY || errno == ENOSYS ? configure_in_two_steps(device, image_fd, &config.info) : -1;
 }
 
-static int new_device(int control, int image_fd, const char *name, struct loop *out, struct error *e)
+static int new_device(int control, int image_fd, bool writable, const char *name, struct loop *out, struct error *e)
 {
+    const char *kind = writable ? "" : "image ";
     for (int try = 0; try < TRIES; try++) {
         int number = ioctl(control, LOOP_CTL_GET_FREE);
         if (number < 0)
             return error_set(e, errno,
-                             "no free loop device for image %s; raise max_loop of the loop module or end other "
+                             "no free loop device for %s%s; raise max_loop of the loop module or end other "
                              "users of loop devices (losetup -l)",
-                             name);
-        if (open_device((unsigned)number, out) < 0) {
+                             kind, name);
+        if (open_device((unsigned)number, writable ? O_RDWR : O_RDONLY, out) < 0) {
             if (errno != ENOENT && errno != ENXIO)
-                return error_set(e, errno, "cannot open %s for image %s", out->device, name);
+                return error_set(e, errno, "cannot open %s for %s%s", out->device, kind, name);
             short_pause(); /* udev or devtmpfs is about to make the node */
             continue;
         }
-        if (configure(out->fd, image_fd, name) == 0)
+        if (configure(out->fd, image_fd, writable, name) == 0)
             return 0;
         int saved = errno;
         (void)close(out->fd);
         out->fd = -1;
         if (saved != EBUSY) /* EBUSY: another program took the device between the two calls */
-            return error_set(e, saved, "cannot attach image %s to %s", name, out->device);
+            return error_set(e, saved, "cannot attach %s%s to %s", kind, name, out->device);
     }
-    return error_set(e, 0, "cannot get a loop device for image %s: %s never became usable; does /dev hold the node?",
-                     name, out->device);
+    return error_set(e, 0, "cannot get a loop device for %s%s: %s never became usable; does /dev hold the node?",
+                     kind, name, out->device);
 }
 
 /* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is seen
@@ -168,9 +168,23 @@ static int find_or_make(int control, int image_fd, const struct stat *st, const 
     if (found == 0)
         found = find_device(st, name, out, e);
     if (found == 0)
-        found = new_device(control, image_fd, name, out, e);
+        found = new_device(control, image_fd, false, name, out, e);
     (void)flock(control, LOCK_UN);
     return found < 0 ? -1 : 0;
+}
+
+static int open_control(struct error *e)
+{
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    return control >= 0 ? control
+                        : error_set(e, errno, "cannot open /dev/loop-control; is the kernel module `loop` loaded?");
+}
+
+int loop_attach_new(int file_fd, const char *name, struct loop *out, struct error *e)
+{
+    *out = (struct loop){.fd = -1};
+    CLEANUP_CLOSE int control = open_control(e);
+    return control < 0 ? -1 : new_device(control, file_fd, true, name, out, e);
 }
 
 int loop_attach(int image_fd, const char *name, struct loop *out, struct error *e)
@@ -182,9 +196,9 @@ int loop_attach(int image_fd, const char *name, struct loop *out, struct error *
     int found = find_device(&st, name, out, e);
     if (found != 0)
         return found < 0 ? -1 : 0;
-    CLEANUP_CLOSE int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    CLEANUP_CLOSE int control = open_control(e);
     if (control < 0)
-        return error_set(e, errno, "cannot open /dev/loop-control; is the kernel module `loop` loaded?");
+        return -1;
     if (find_or_make(control, image_fd, &st, name, out, e) < 0)
         return -1;
     if (shows_image(out->fd, &st, name))

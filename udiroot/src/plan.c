@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "plan.h"
 
+#include <inttypes.h>
 #include <string.h>
 
+#include "nodecache.h"
 #include "text.h"
 
 static struct plan_step *add(struct plan *plan, enum plan_kind kind, const char *source, const char *target,
@@ -41,7 +43,12 @@ static void add_binds(const struct volumes *volumes, enum plan_kind kind, const 
 {
     for (size_t i = 0; i < volumes->count; i++) {
         const struct volume *volume = &volumes->items[i];
-        struct plan_step *step = add(plan, kind, volume->from, volume->to, reason);
+        bool cache = (volume->flags & VOLUME_PER_NODE_CACHE) != 0;
+        CLEANUP_FREE char *described = cache ? text_format("xfs of %" PRIu64 " bytes", volume->cache_size) : NULL;
+        struct plan_step *step =
+            add(plan, cache ? PLAN_CACHE : kind, cache ? described : volume->from, volume->to, reason);
+        step->size = volume->cache_size;
+        step->origin = kind == PLAN_VOLUME ? VOLUME_OF_USER : VOLUME_OF_SITE;
         if ((volume->flags & VOLUME_RO) != 0)
             step->attributes |= MOUNT_READ_ONLY;
         step->recursive = (volume->flags & VOLUME_REC) != 0;
@@ -100,21 +107,14 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
     }
 }
 
-static int refuse_caches(const struct volumes *volumes, struct error *e)
-{
-    for (size_t i = 0; i < volumes->count; i++)
-        if ((volumes->items[i].flags & VOLUME_PER_NODE_CACHE) != 0)
-            return error_set(e, 0, "the volume at %s: perNodeCache is not supported by this version yet; remove it",
-                             volumes->items[i].to);
-    return 0;
-}
-
 int plan_check(const struct config *config, const struct modules *modules, const struct volumes *volumes,
                struct error *e)
 {
-    int result = refuse_caches(&config->site_fs, e) < 0 ? -1 : refuse_caches(volumes, e);
+    int result = nodecache_check(config, volumes, VOLUME_OF_USER, e);
+    if (result == 0)
+        result = nodecache_check(config, &config->site_fs, VOLUME_OF_SITE, e);
     for (size_t i = 0; i < modules->count && result == 0; i++)
-        result = refuse_caches(&modules->items[i]->site_fs, e);
+        result = nodecache_check(config, &modules->items[i]->site_fs, VOLUME_OF_SITE, e);
     return result;
 }
 
@@ -143,7 +143,8 @@ void plan_make(const struct plan_subject *s, struct plan *out)
 static const char *const kind_names[] = {
     [PLAN_SCRATCH] = "scratch", [PLAN_IMAGE] = "image", [PLAN_DIRECTORY] = "directory",
     [PLAN_ETC] = "etc",         [PLAN_FILE] = "file",   [PLAN_ROOT] = "root",
-    [PLAN_BIND] = "bind",       [PLAN_VOLUME] = "volume", [PLAN_HOOK] = "hook",
+    [PLAN_BIND] = "bind",       [PLAN_VOLUME] = "volume", [PLAN_CACHE] = "cache",
+    [PLAN_HOOK] = "hook",
     [PLAN_PROC] = "proc",
     [PLAN_READ_ONLY] = "read-only",
 };

@@ -27,6 +27,7 @@ enum plan_kind {
     PLAN_BIND,      /* a directory or file of the host appears at the target, which is made when missing */
     PLAN_VOLUME,    /* the same for a user's map: the source is a path of the container, opened with his rights */
     PLAN_HOOK,      /* a program of the site, run by root between two steps */
+    PLAN_CACHE,     /* a new file system of `size` bytes, the user's own */
     PLAN_PROC,      /* a new procfs */
     PLAN_READ_ONLY  /* the root becomes read-only */
 };
@@ -36,6 +37,8 @@ struct plan_step {
     char *source;        /* host path, image id, or NULL */
     char *target;        /* path in the container without a trailing slash */
     char *content;       /* PLAN_FILE */
+    uint64_t size;       /* PLAN_CACHE */
+    enum volume_origin origin; /* whose rules the target follows */
     unsigned attributes; /* MOUNT_*, added to what the source already has */
     bool recursive;
     bool optional; /* a missing source is no error */
@@ -62,7 +65,7 @@ struct plan_subject { /* whom and what the container is for */
     const char *hosts;             /* text of /var/hostsfile, or NULL */
 };
 
-/* What configuration and user ask for and this version cannot do yet is refused, never left out. */
+/* What the user asks for must be what the site allows; no file access. */
 int plan_check(const struct config *config, const struct modules *modules, const struct volumes *volumes,
                struct error *e);
 void plan_make(const struct plan_subject *subject, struct plan *out);

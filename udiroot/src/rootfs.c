@@ -18,6 +18,7 @@
 #include "hooks.h"
 #include "loop.h"
 #include "mounts.h"
+#include "nodecache.h"
 #include "text.h"
 #include "trust.h"
 
@@ -79,7 +80,7 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
     /* Nothing may travel from here to a peer, whatever the propagation of the directory below is. */
     if (mount(NULL, ".", NULL, MS_PRIVATE, NULL) < 0)
         return error_set(e, errno, "cannot make %s private", step->target);
-    static const char *const names[] = {"image", "upper", "work", "root", "directory"};
+    static const char *const names[] = {"image", "upper", "work", "root", "directory", "cache"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (mkdir(names[i], 0755) < 0)
             return error_set(e, errno, "cannot create %s/%s", step->target, names[i]);
@@ -195,22 +196,34 @@ static int keep_for_hooks(const struct site *site, int target, const char *name,
     return 0;
 }
 
+/* What is to be shown, opened O_PATH. A cache is mounted at a place of ours first. */
+static int open_source(const struct site *site, const struct plan_step *step, struct error *e)
+{
+    const struct plan_subject *s = site->subject;
+    if (step->trusted)
+        return trust_open(step->source, 0, "root", true, e);
+    if (step->kind == PLAN_VOLUME)
+        return container_open_source(&site->container, step->source, e);
+    if (step->kind == PLAN_CACHE && nodecache_mount(s->config, s->caller, step->size, "cache", e) < 0)
+        return -1;
+    int fd = open(step->kind == PLAN_CACHE ? "cache" : step->source, O_PATH | O_CLOEXEC);
+    if (fd < 0 && !(errno == ENOENT && step->optional))
+        (void)error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target,
+                        step->reason);
+    return fd;
+}
+
 static int bind_step(struct site *site, const struct plan_step *step, struct error *e)
 {
-    enum volume_origin origin = step->kind == PLAN_VOLUME ? VOLUME_OF_USER : VOLUME_OF_SITE;
     struct container *container = &site->container;
-    CLEANUP_CLOSE int source = step->trusted              ? trust_open(step->source, 0, "root", true, e)
-                               : origin == VOLUME_OF_USER ? container_open_source(container, step->source, e)
-                                                          : open(step->source, O_PATH | O_CLOEXEC);
     struct stat st;
-    if (source < 0 && (step->trusted || origin == VOLUME_OF_USER))
-        return -1;
-    if (source < 0 && errno == ENOENT && step->optional)
-        return 0;
-    if (source < 0 || fstat(source, &st) < 0)
-        return error_set(e, errno, "cannot open %s, which is to appear at %s (%s)", step->source, step->target,
-                         step->reason);
-    CLEANUP_CLOSE int target = container_open_target(container, step->target, S_ISDIR(st.st_mode), origin, e);
+    e->text[0] = '\0';
+    CLEANUP_CLOSE int source = open_source(site, step, e);
+    if (source < 0)
+        return e->text[0] == '\0' ? 0 : -1; /* optional, and not there */
+    if (fstat(source, &st) < 0)
+        return error_set(e, errno, "cannot examine %s (%s)", step->source, step->reason);
+    CLEANUP_CLOSE int target = container_open_target(container, step->target, S_ISDIR(st.st_mode), step->origin, e);
     if (target < 0 || keep_for_hooks(site, target, step->target, e) < 0)
         return -1;
     struct bind bind = {.source = source,
@@ -223,7 +236,9 @@ static int bind_step(struct site *site, const struct plan_step *step, struct err
     unsigned long id;
     if (mount_bind(site->proc, &bind, &id, e) < 0)
         return -1;
-    if (origin == VOLUME_OF_USER) {
+    if (step->kind == PLAN_CACHE && umount2("cache", MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+        return error_set(e, errno, "cannot unmount the first place of the cache at %s", step->target);
+    if (step->origin == VOLUME_OF_USER) {
         container->own.ids = text_grow(container->own.ids, container->own.count + 1, sizeof *container->own.ids);
         container->own.ids[container->own.count++] = id;
     }
@@ -334,7 +349,8 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_FILE: return write_file(site, step, e);
     case PLAN_ROOT: return mount_overlay(site, e);
     case PLAN_BIND:
-    case PLAN_VOLUME: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
+    case PLAN_VOLUME:
+    case PLAN_CACHE: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
     case PLAN_HOOK: return run_hook(site, step, e);
     case PLAN_PROC: return mount_proc(site, step, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
