@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``udiroot check``: what is wrong with udiRoot.conf on this node (docs/udiroot-configuration.md).
+"""``udiroot check``: what is wrong with udiRoot.conf on this node (docs/udiroot-configuration.md). ``udiroot explain``
+is the part of ``shifter --explain`` that needs no rights.
 
 Only the standard library is needed: it must work where little else does.
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from udiroot.check import Problem, check
 from udiroot.check.problem import ERROR, NOTE, WARNING
+from udiroot.explain import Incomplete, as_json, as_text, read_explanation
 from udiroot.installation import installed_path
 
 
@@ -43,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         "file", metavar="FILE", nargs="?", type=Path, help="instead of the installation's udiRoot.conf"
     )
     checker.add_argument("--json", action="store_true", help="print one JSON object")
+    explainer = commands.add_parser("explain", description="Reads what shifter --explain writes.")
+    explainer.add_argument("form", choices=("text", "json"))
     return parser
 
 
@@ -64,8 +68,20 @@ def _check(file: Path | None, as_json: bool) -> int:
     return 1 if errors else 0
 
 
+def _explain(form: str) -> int:
+    try:
+        told = read_explanation(sys.stdin.buffer.read())
+    except Incomplete as error:
+        print(f"udiroot: {error}", file=sys.stderr)
+        return 1
+    print(as_json(told) if form == "json" else as_text(told))
+    return 0
+
+
 def main() -> None:
     """Entry point."""
     arguments = _parser().parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if arguments.command == "explain":
+        raise SystemExit(_explain(arguments.form))
     raise SystemExit(_check(arguments.file, arguments.json))

@@ -16,7 +16,7 @@ from udiroot import _core
 NOTHING: dict[str, Any] = {
     "action": "run", "image": None, "volumes": [], "modules": None, "entrypoint": False, "entrypoint_program": None,
     "workdir": False, "workdir_path": None, "environ": [], "env_file": None, "clear_environ": False, "kept": [],
-    "verbose": False,
+    "explain": None, "verbose": False,
     "command": [],
 }  # fmt: skip
 
@@ -62,6 +62,12 @@ def test_every_option_in_every_form() -> None:
 
 def test_variables_replace_each_other_and_may_be_empty() -> None:
     assert parse("-e", "A=1", "--env=B=", "--env", "A=x=y") == {"environ": ["A=x=y", "B="]}
+
+
+def test_explain() -> None:
+    assert parse("--explain", "json") == {"explain": "text", "command": ["json"]}
+    assert parse("--explain=json", "--explain") == {"explain": "text"}
+    assert parse("--explain=json") == {"explain": "json"}
 
 
 def test_kept_variables_add_up() -> None:
@@ -110,6 +116,8 @@ def test_unambiguous_beginnings_of_long_options() -> None:
         (["--env-file="], "option --env-file has an empty value "),
         (["--env=A"], "option --env: 'A' sets no variable"),
         (["--env", "=x"], "option --env: '=x' has no name"),
+        (["--explain=yaml"], "option --explain: 'yaml' is neither text nor json"),
+        (["--explain="], "option --explain: '' is neither"),
         (["--keepenv=A,,B"], "option --keepenv: 'A,,B' is no list"),
         (["--keepenv="], "option --keepenv: '' is no list"),
         (["--keepenv=A=1"], "option --keepenv: 'A=1' is no list"),

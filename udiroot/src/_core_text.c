@@ -101,7 +101,7 @@ static PyObject *py_environ_apply_site(PyObject *Py_UNUSED(module), PyObject *ar
     if (PyArg_ParseTuple(arguments, "O&O&O&O&O&", core_convert_list, &env, core_convert_list, &site.set,
                          core_convert_list, &site.append, core_convert_list, &site.prepend, core_convert_list,
                          &site.unset)) {
-        environ_apply_site(&env, &site);
+        environ_apply_site(&env, &site, "", NULL);
         result = core_list(&env);
     }
     struct strings *lists[] = {&env, &site.set, &site.append, &site.prepend, &site.unset};
@@ -132,11 +132,12 @@ static PyObject *options_object(const struct options *o)
     while (o->command[command.count] != NULL)
         command.count++;
     return Py_BuildValue(
-        "{sssNsNsNsNsNsNsNsNsNsNsNsNsN}", "action", actions[o->action], "image", core_text(o->image), "volumes",
+        "{sssNsNsNsNsNsNsNsNsNsNsNsNsNsN}", "action", actions[o->action], "image", core_text(o->image), "volumes",
         core_list(&o->volumes), "modules", core_text(o->modules), "entrypoint", PyBool_FromLong(o->entrypoint),
         "entrypoint_program", core_text(o->entrypoint_program), "workdir", PyBool_FromLong(o->workdir), "workdir_path",
         core_text(o->workdir_path), "environ", core_list(&o->environ), "env_file", core_text(o->env_file),
-        "clear_environ", PyBool_FromLong(o->clear_environ), "kept", core_list(&o->kept), "verbose",
+        "clear_environ", PyBool_FromLong(o->clear_environ), "kept", core_list(&o->kept), "explain",
+        core_text(o->explain), "verbose",
         PyBool_FromLong(o->verbose), "command", core_list(&command));
 }
 

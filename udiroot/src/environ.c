@@ -88,16 +88,31 @@ void environ_prepend(struct strings *env, const char *name_value)
     join(env, name_value, true);
 }
 
-void environ_apply_site(struct strings *env, const struct site_environ *site)
+void environ_note(struct strings *origins, void (*change)(struct strings *, const char *), const char *item,
+                  const char *prefix, const char *origin)
 {
-    for (size_t i = 0; i < site->set.count; i++)
-        environ_set(env, site->set.items[i]);
-    for (size_t i = 0; i < site->append.count; i++)
-        environ_append(env, site->append.items[i]);
-    for (size_t i = 0; i < site->prepend.count; i++)
-        environ_prepend(env, site->prepend.items[i]);
-    for (size_t i = 0; i < site->unset.count; i++)
-        environ_unset(env, site->unset.items[i]);
+    if (origins == NULL)
+        return;
+    CLEANUP_FREE char *noted = text_format("%.*s=%s%s", (int)strcspn(item, "="), item, prefix, origin);
+    change(origins, change == environ_unset ? item : noted);
+}
+
+void environ_apply_site(struct strings *env, const struct site_environ *site, const char *prefix,
+                        struct strings *origins)
+{
+    const struct {
+        const struct strings *items;
+        void (*change)(struct strings *, const char *);
+        const char *key;
+    } steps[] = {{&site->set, environ_set, "siteEnv"},
+                 {&site->append, environ_append, "siteEnvAppend"},
+                 {&site->prepend, environ_prepend, "siteEnvPrepend"},
+                 {&site->unset, environ_unset, "siteEnvUnset"}};
+    for (size_t s = 0; s < sizeof steps / sizeof steps[0]; s++)
+        for (size_t i = 0; i < steps[s].items->count; i++) {
+            steps[s].change(env, steps[s].items->items[i]);
+            environ_note(origins, steps[s].change, steps[s].items->items[i], prefix, steps[s].key);
+        }
 }
 
 int environ_check(const char *name_value, struct error *e)

@@ -17,7 +17,12 @@ void environ_set(struct strings *env, const char *name_value);     /* NAME=value
 void environ_append(struct strings *env, const char *name_value);
 void environ_prepend(struct strings *env, const char *name_value);
 void environ_unset(struct strings *env, const char *name);
-void environ_apply_site(struct strings *env, const struct site_environ *site);
+/* `origins`: as below; `prefix` names the module, "" for the site. */
+void environ_apply_site(struct strings *env, const struct site_environ *site, const char *prefix,
+                        struct strings *origins);
+/* For who asks where a value comes from: does to NAME=origin what `change` did to the variable. NULL: nobody asks. */
+void environ_note(struct strings *origins, void (*change)(struct strings *, const char *), const char *item,
+                  const char *prefix, const char *origin);
 
 /* Is the text NAME=value with a non-empty name free of control characters? */
 int environ_check(const char *name_value, struct error *e);

@@ -6,7 +6,7 @@
 
 #include "environ.h"
 
-enum { OPTION_ENTRYPOINT = 256, OPTION_ENV_FILE, OPTION_VERSION, OPTION_CHECK_CONFIG, OPTION_KEEPENV };
+enum { OPTION_ENTRYPOINT = 256, OPTION_ENV_FILE, OPTION_VERSION, OPTION_CHECK_CONFIG, OPTION_KEEPENV, OPTION_EXPLAIN };
 
 static const struct option long_options[] = {
     {"image", required_argument, NULL, 'i'},
@@ -19,6 +19,7 @@ static const struct option long_options[] = {
     {"env-file", required_argument, NULL, OPTION_ENV_FILE},
     {"clearenv", no_argument, NULL, 'E'},
     {"keepenv", required_argument, NULL, OPTION_KEEPENV},
+    {"explain", optional_argument, NULL, OPTION_EXPLAIN},
     {"verbose", no_argument, NULL, 'v'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {"check-config", no_argument, NULL, OPTION_CHECK_CONFIG},
@@ -59,6 +60,8 @@ const char options_help[] =
     "\n"
     "Other\n"
     "  -v, --verbose             say what is decided, and remarks about the site's configuration\n"
+    "      --explain[=json]      run nothing: print the image, what would be mounted and why, and the environment with\n"
+    "                            where each variable comes from\n"
     "      --check-config        say what is wrong with the site's configuration on this node; exit status 1 if there\n"
     "                            are errors\n"
     "      --version             print the version\n"
@@ -137,6 +140,11 @@ static int apply(int option, struct options *out, struct error *e)
     case OPTION_ENV_FILE: return take_value("--env-file", optarg, &out->env_file, e);
     case OPTION_KEEPENV: return add_kept(optarg, out, e);
     case 'E': out->clear_environ = true; return 0;
+    case OPTION_EXPLAIN:
+        out->explain = optarg != NULL ? optarg : "text";
+        if (strcmp(out->explain, "text") == 0 || strcmp(out->explain, "json") == 0)
+            return 0;
+        return error_set(e, 0, "option --explain: '%.200s' is neither text nor json (shifter --help)", optarg);
     case 'v': out->verbose = true; return 0;
     case 'n': return 0; /* of the contract, without effect */
     case OPTION_VERSION: out->action = ACTION_VERSION; return 0;

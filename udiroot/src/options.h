@@ -25,6 +25,7 @@ struct options {
     const char *env_file;         /* --env-file */
     bool clear_environ;           /* --clearenv */
     struct strings kept;          /* --keepenv, the names */
+    const char *explain;          /* --explain: "text" or "json", else NULL */
     bool verbose;
     char **command;               /* rest of argv, NULL-terminated, may be empty */
 };

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "nodecache.h"
@@ -149,6 +150,16 @@ static const char *const kind_names[] = {
     [PLAN_READ_ONLY] = "read-only",
 };
 
+/* " ro nosuid ..." */
+static char *describe_attributes(const struct plan_step *step)
+{
+    return text_format("%s%s%s%s%s%s%s", step->attributes & MOUNT_READ_ONLY ? " ro" : "",
+                       step->attributes & MOUNT_NO_SUID ? " nosuid" : "",
+                       step->attributes & MOUNT_NO_DEVICES ? " nodev" : "",
+                       step->attributes & MOUNT_NO_EXEC ? " noexec" : "", step->recursive ? " rec" : "",
+                       step->split ? " split" : "", step->propagation == PROPAGATE_SLAVE ? " slave" : " private");
+}
+
 char *plan_describe(const struct plan *plan, const struct plan_subject *s)
 {
     CLEANUP_FREE char *volumes = volumes_signature(s->volumes);
@@ -159,13 +170,9 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
         const struct plan_step *step = &plan->steps[i];
         if (step->of_job)
             continue;
-        char *longer = text_format(
-            "%s%s %s -> %s%s%s%s%s%s%s%s\n", text, kind_names[step->kind], step->source != NULL ? step->source : "-",
-            step->target, step->attributes & MOUNT_READ_ONLY ? " ro" : "",
-            step->attributes & MOUNT_NO_SUID ? " nosuid" : "", step->attributes & MOUNT_NO_DEVICES ? " nodev" : "",
-            step->attributes & MOUNT_NO_EXEC ? " noexec" : "", step->recursive ? " rec" : "",
-            step->split ? " split" : "",
-            step->propagation == PROPAGATE_SLAVE ? " slave" : " private");
+        CLEANUP_FREE char *attributes = describe_attributes(step);
+        char *longer = text_format("%s%s %s -> %s%s\n", text, kind_names[step->kind],
+                                   step->source != NULL ? step->source : "-", step->target, attributes);
         free(text);
         text = longer;
     }
@@ -184,6 +191,16 @@ static char *quote(const char *text)
     }
     *to = '"';
     return out;
+}
+
+void plan_explain(const struct plan *plan, int fd)
+{
+    for (size_t i = 0; i < plan->count; i++) {
+        const struct plan_step *step = &plan->steps[i];
+        CLEANUP_FREE char *attributes = describe_attributes(step);
+        (void)dprintf(fd, "step%1$c%2$s%1$c%3$s%1$c%4$s%1$c%5$s%1$c%6$s%1$c", 0, kind_names[step->kind],
+                      step->source != NULL ? step->source : "", step->target, attributes, step->reason);
+    }
 }
 
 char *plan_state_text(const struct plan_subject *s)

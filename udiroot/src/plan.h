@@ -72,6 +72,8 @@ void plan_make(const struct plan_subject *subject, struct plan *out);
 /* One line per step and one with the user's maps, the same text for equal containers: what a prepared environment is
  * recognised by. */
 char *plan_describe(const struct plan *plan, const struct plan_subject *subject);
+/* A record of explain.h for each step: "step", kind, source, target, attributes, reason. */
+void plan_explain(const struct plan *plan, int fd);
 /* The one line of /var/shifterConfig.json, section 10.1. */
 char *plan_state_text(const struct plan_subject *subject);
 void plan_free(struct plan *plan);

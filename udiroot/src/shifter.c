@@ -9,12 +9,14 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "account.h"
 #include "config.h"
 #include "environ.h"
+#include "explain.h"
 #include "image.h"
 #include "modules.h"
 #include "mounts.h"
@@ -42,6 +44,7 @@ struct run { /* one invocation, filled phase by phase */
     struct modules modules;
     struct volumes volumes;
     struct strings command, environ;
+    struct strings origins; /* of the variables, for --explain */
     char *workdir; /* what was asked for, or NULL: `cwd` if the container has it */
     char *cwd;
     char *holder;
@@ -160,6 +163,7 @@ static int keep_environment(struct run *r, struct error *e)
 /* Section 11.2, in its order. */
 static int make_environment(struct run *r, struct error *e)
 {
+    struct strings *origins = r->options.explain != NULL ? &r->origins : NULL;
     struct strings file = {0};
     if (r->options.env_file != NULL) {
         CLEANUP_CLOSE int fd = open(r->options.env_file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
@@ -169,8 +173,12 @@ static int make_environment(struct run *r, struct error *e)
             return -1;
     }
     if (!r->options.clear_environ)
-        for (size_t i = 0; i < r->outer.count; i++)
+        for (size_t i = 0; i < r->outer.count; i++) {
             strings_add(&r->environ, r->outer.items[i]);
+            environ_note(origins, environ_set, r->outer.items[i], "", "caller");
+        }
+    for (size_t i = 0; i < r->options.kept.count; i++)
+        environ_note(origins, environ_set, r->options.kept.items[i], "", "--keepenv");
     if (keep_environment(r, e) < 0)
         return -1;
     CLEANUP_FREE char *identifier = text_format("SHIFTER_IMAGE=%s", r->image.id);
@@ -179,13 +187,20 @@ static int make_environment(struct run *r, struct error *e)
         environ_set(&r->environ, request);
     }
     environ_set(&r->environ, identifier);
+    environ_note(origins, environ_set, "SHIFTER_IMAGE", "", "shifter");
+    environ_note(origins, environ_set, "SHIFTER_IMAGEREQUEST", "", r->spec.request != NULL ? "shifter" : "caller");
     const struct strings *sources[] = {&r->image.meta.environ, &file, &r->options.environ};
+    static const char *const names[] = {"image", "--env-file", "--env"};
     for (size_t s = 0; s < sizeof sources / sizeof sources[0]; s++)
-        for (size_t i = 0; i < sources[s]->count; i++)
+        for (size_t i = 0; i < sources[s]->count; i++) {
             environ_set(&r->environ, sources[s]->items[i]);
-    for (size_t i = 0; i < r->modules.count; i++)
-        environ_apply_site(&r->environ, &r->modules.items[i]->environ);
-    environ_apply_site(&r->environ, &r->config.site_environ);
+            environ_note(origins, environ_set, sources[s]->items[i], "", names[s]);
+        }
+    for (size_t i = 0; i < r->modules.count; i++) {
+        CLEANUP_FREE char *prefix = text_format("module_%s_", r->modules.items[i]->name);
+        environ_apply_site(&r->environ, &r->modules.items[i]->environ, prefix, origins);
+    }
+    environ_apply_site(&r->environ, &r->config.site_environ, "", origins);
     strings_free(&file);
     return 0;
 }
@@ -345,17 +360,36 @@ static void become_caller(void)
         _exit(EXIT_SHIFTER);
 }
 
-/* The checker is a program of its own, so that none of its intelligence is setuid. */
-static int check_config(struct run *r)
+/* What takes intelligence is a program of its own, so that none of it is setuid. Root's rights are gone. */
+static int become_tool(const struct run *r, const char *command, const char *argument)
 {
     static const char program[] = PREFIX "/sbin/udiroot";
-    const char *const arguments[] = {"udiroot", "check", SYSCONFDIR "/udiRoot.conf", NULL};
+    const char *const arguments[] = {"udiroot", command, argument, NULL};
     struct error e;
-    become_caller();
     if (process_restore(&r->process, &e) == 0) {
         (void)execve(program, (char *const *)arguments, r->outer.items);
         (void)error_set(&e, errno, "cannot execute %s, which is installed with shifter", program);
     }
+    return fail(&e);
+}
+
+/* The image was opened as for a start; everything else is done without root's rights. The tool reads its input. */
+static int explain(struct run *r)
+{
+    const struct plan_subject subject = {.config = &r->config, .image = &r->image, .account = &r->account,
+                                         .caller = &r->caller, .modules = &r->modules, .volumes = &r->volumes};
+    const struct explanation told = {.subject = &subject,
+                                     .request = r->spec.request,
+                                     .workdir = r->workdir != NULL ? r->workdir : r->cwd,
+                                     .command = &r->command,
+                                     .environ = &r->environ,
+                                     .origins = &r->origins};
+    struct error e;
+    become_caller();
+    CLEANUP_CLOSE int fd = memfd_create("explanation", MFD_CLOEXEC);
+    if (fd >= 0 && explain_write(&told, fd) == 0 && lseek(fd, 0, SEEK_SET) == 0 && dup2(fd, STDIN_FILENO) >= 0)
+        return become_tool(r, "explain", r->options.explain);
+    (void)error_set(&e, errno, "cannot write the explanation into memory");
     return fail(&e);
 }
 
@@ -386,11 +420,17 @@ int main(int argc, char **argv)
         return fputs(options_help, stdout) < 0 || fflush(stdout) != 0 ? EXIT_SHIFTER : 0;
     if (r.options.action == ACTION_VERSION)
         return printf("shifter %s\n", VERSION) < 0 || fflush(stdout) != 0 ? EXIT_SHIFTER : 0;
-    if (r.options.action == ACTION_CHECK_CONFIG)
-        return check_config(&r);
+    if (r.options.action == ACTION_CHECK_CONFIG) {
+        become_caller();
+        return become_tool(&r, "check", SYSCONFDIR "/udiRoot.conf");
+    }
     if (identity < 0)
         return fail(&identity_error);
-    if (decide(&r, &e) < 0 || enter(&r, &e) < 0)
+    if (decide(&r, &e) < 0)
+        return fail(&e);
+    if (r.options.explain != NULL)
+        return explain(&r);
+    if (enter(&r, &e) < 0)
         return fail(&e);
     return execute(&r);
 }
