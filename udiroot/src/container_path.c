@@ -17,7 +17,7 @@ enum { PATIENCE = 30 }; /* seconds */
 
 /* A path of a user can lead to a file system of his own making that never answers. Only death ends such a wait; where
  * others wait too, because setupRoot has the node's lock, it must end, and nothing half-built outlives the process. */
-static void bound_wait(unsigned seconds)
+void container_bound_wait(unsigned seconds)
 {
     if (getuid() != 0)
         return;
@@ -29,14 +29,14 @@ static void bound_wait(unsigned seconds)
 static int open_as(const struct container *c, const char *path, enum volume_origin origin, struct stat *st)
 {
     if (origin == VOLUME_OF_USER) {
-        bound_wait(PATIENCE);
+        container_bound_wait(PATIENCE);
         privilege_as_user(c->caller);
     }
     int fd = kernel_open_in_root(c->root, path);
     int failure = fd < 0 || fstat(fd, st) < 0 ? errno : 0;
     if (origin == VOLUME_OF_USER) {
         privilege_as_root();
-        bound_wait(0);
+        container_bound_wait(0);
     }
     if (failure != 0 && fd >= 0)
         (void)close(fd);

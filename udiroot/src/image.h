@@ -74,8 +74,8 @@ int image_list_parse(const char *text, struct strings *out, struct error *e);
 /* An image ready to be mounted: both files opened once, O_NOFOLLOW beneath the store descriptor, regular, owner root or
  * imageOwner, not writable by group or others. */
 struct image {
-    char id[IMAGE_ID_LENGTH + 1];
-    int file_fd, meta_fd; /* O_RDONLY on <id>.squashfs and <id>.meta */
+    char *id;             /* of a local: image its path, see image_local.h */
+    int file_fd, meta_fd; /* O_RDONLY on <id>.squashfs and <id>.meta; -1: a local: image */
     struct image_meta meta;
 };
 bool image_is_id(const char *text);

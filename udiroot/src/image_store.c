@@ -110,7 +110,7 @@ int image_open(int store_fd, const struct config *config, const char *id, struct
     *out = (struct image){.file_fd = -1, .meta_fd = -1};
     if (!image_is_id(id))
         return error_set(e, 0, "'%.200s' is no image id: 64 lower-case hex digits", id);
-    memcpy(out->id, id, sizeof out->id);
+    out->id = text_copy(id);
     CLEANUP_FREE char *meta = text_format("%s.meta", id);
     CLEANUP_FREE char *file = text_format("%s.squashfs", id);
     int result = open_entry(store_fd, config, meta, O_RDONLY, &out->meta_fd, e);
@@ -132,6 +132,8 @@ int image_read_meta(struct image *image, struct error *e)
 void image_close(struct image *image)
 {
     image_meta_free(&image->meta);
+    free(image->id);
+    image->id = NULL;
     const int fds[] = {image->file_fd, image->meta_fd};
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0)

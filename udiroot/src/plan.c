@@ -25,7 +25,8 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
 {
     add(plan, PLAN_SCRATCH, s->config->rootfs_type, s->config->udi_mount,
         "memory for the files that are not the image's");
-    add(plan, PLAN_IMAGE, s->image->id, "/", "the image")->attributes |= MOUNT_READ_ONLY;
+    if (s->image->file_fd >= 0)
+        add(plan, PLAN_IMAGE, s->image->id, "/", "the image")->attributes |= MOUNT_READ_ONLY;
     static const char *const directories[] = {"/etc", "/proc", "/sys", "/dev", "/tmp", "/var", "/var/tmp"};
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++)
         add(plan, PLAN_DIRECTORY, NULL, directories[i], "every container has it, whatever the image has there");
@@ -136,6 +137,8 @@ void plan_make(const struct plan_subject *s, struct plan *out)
     for (size_t i = 0; i < s->modules->count; i++)
         add_hook(s->modules->items[i]->root_hook, "roothook of a module", out);
     add_system_binds(style, out);
+    if (s->image->file_fd < 0) /* late: what is there already stays, and hooks see nothing of it */
+        add(out, PLAN_LOCAL, s->image->id, "/", "the local: image");
     add_binds(s->volumes, PLAN_VOLUME, "a volume of the user", style, out);
     if (!out->writable)
         add(out, PLAN_READ_ONLY, NULL, "/", "mountUdiRootWritable is 0")->attributes |= MOUNT_READ_ONLY;
@@ -145,8 +148,7 @@ static const char *const kind_names[] = {
     [PLAN_SCRATCH] = "scratch", [PLAN_IMAGE] = "image", [PLAN_DIRECTORY] = "directory",
     [PLAN_ETC] = "etc",         [PLAN_FILE] = "file",   [PLAN_ROOT] = "root",
     [PLAN_BIND] = "bind",       [PLAN_VOLUME] = "volume", [PLAN_CACHE] = "cache",
-    [PLAN_HOOK] = "hook",
-    [PLAN_PROC] = "proc",
+    [PLAN_HOOK] = "hook",       [PLAN_LOCAL] = "local",   [PLAN_PROC] = "proc",
     [PLAN_READ_ONLY] = "read-only",
 };
 

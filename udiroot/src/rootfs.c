@@ -16,6 +16,7 @@
 #include "container_path.h"
 #include "etcfiles.h"
 #include "hooks.h"
+#include "image_local.h"
 #include "loop.h"
 #include "mounts.h"
 #include "nodecache.h"
@@ -352,6 +353,7 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_VOLUME:
     case PLAN_CACHE: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
     case PLAN_HOOK: return run_hook(site, step, e);
+    case PLAN_LOCAL: return image_local_merge(&site->container, site->scratch, step->source, e);
     case PLAN_PROC: return mount_proc(site, step, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
     }

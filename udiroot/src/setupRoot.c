@@ -13,6 +13,7 @@
 #include "account.h"
 #include "config.h"
 #include "image.h"
+#include "image_local.h"
 #include "plan.h"
 #include "prepare.h"
 #include "privilege.h"
@@ -75,9 +76,11 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
         return error_set(e, 0, "%s", usage);
     q->type = argv[optind];
     q->identifier = argv[optind + 1];
-    if (strcmp(q->type, "local") == 0)
-        return error_set(e, 0, "local: images are not supported by this version yet");
-    if (strcmp(q->type, "id") != 0 && strcmp(q->type, "docker") != 0 && strcmp(q->type, "custom") != 0)
+    static const char *const types[] = {"id", "docker", "custom", "local"};
+    bool known = false;
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        known = known || strcmp(q->type, types[i]) == 0;
+    if (!known)
         return error_set(e, 0, "unknown image type '%s'; use id", q->type);
     if (q->have_uid && q->have_gid)
         return 0;
@@ -146,6 +149,16 @@ static int expand_hosts(const char *text, char **out, struct error *e)
     return 0;
 }
 
+/* The list as it was given, "" for none, and the text of /var/hostsfile, NULL for none. */
+static int take_hosts(const struct request *q, char **list, char **hosts, struct error *e)
+{
+    if (q->hosts == NULL || strcmp(q->hosts, "@-") != 0)
+        *list = text_copy(q->hosts != NULL ? q->hosts : "");
+    else if (read_hosts(list, e) < 0)
+        return -1;
+    return **list != '\0' ? expand_hosts(*list, hosts, e) : 0;
+}
+
 static void print_request(const struct request *q, const struct config *config, const struct plan *plan,
                           const struct plan_subject *subject)
 {
@@ -153,6 +166,24 @@ static void print_request(const struct request *q, const struct config *config, 
     (void)printf("udiMount %s\nimagePath %s\nholder %s\nimage %s\nformat %s\n%s", config->udi_mount, config->image_path,
                  q->holder, subject->image->id, subject->image->meta.format, text);
     (void)fflush(stdout);
+}
+
+static int open_image(const struct request *q, const struct config *config, const struct caller *caller,
+                      struct image *out, struct error *e)
+{
+    if (strcmp(q->type, "local") == 0) {
+        CLEANUP_FREE char *path = path_clean(q->identifier);
+        if (path == NULL)
+            return error_set(e, 0, "local '%s': write an absolute path without '..'", q->identifier);
+        privilege_as_user(caller);
+        int result = image_local_open(config, path, out, e);
+        privilege_as_root();
+        return result;
+    }
+    CLEANUP_CLOSE int store = image_store_open(config, e);
+    if (store < 0 || image_open(store, config, q->identifier, out, e) < 0 || image_read_meta(out, e) < 0)
+        return -1;
+    return image_check_acl(&out->meta, caller->uid, caller->gid, caller->groups, caller->group_count, e);
 }
 
 static int prepare(const struct request *q, struct error *e)
@@ -164,25 +195,12 @@ static int prepare(const struct request *q, struct error *e)
     struct modules modules;
     struct plan plan;
     struct volumes volumes = {0};
-    CLEANUP_FREE char *hosts = NULL, *read_list = NULL;
-    const char *list = q->hosts;
-    if (list != NULL && strcmp(list, "@-") == 0) {
-        if (read_hosts(&read_list, e) < 0)
-            return -1;
-        list = read_list;
-    }
-    if (list == NULL)
-        list = "";
-    if (*list != '\0' && expand_hosts(list, &hosts, e) < 0)
-        return -1;
-    if (config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
+    CLEANUP_FREE char *list = NULL, *hosts = NULL;
+    if (take_hosts(q, &list, &hosts, e) < 0 || config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
         modules_choose(&config, q->modules, &modules, e) < 0 || volumes_of_user(&q->volumes, &volumes, e) < 0 ||
         plan_check(&config, &modules, &volumes, e) < 0 ||
-        caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0)
-        return -1;
-    CLEANUP_CLOSE int store = image_store_open(&config, e);
-    if (store < 0 || image_open(store, &config, q->identifier, &image, e) < 0 || image_read_meta(&image, e) < 0 ||
-        image_check_acl(&image.meta, caller.uid, caller.gid, caller.groups, caller.group_count, e) < 0)
+        caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0 ||
+        open_image(q, &config, &caller, &image, e) < 0)
         return -1;
     struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller,
                                    .modules = &modules, .volumes = &volumes, .hosts = hosts};

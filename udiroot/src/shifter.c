@@ -18,6 +18,7 @@
 #include "environ.h"
 #include "explain.h"
 #include "image.h"
+#include "image_local.h"
 #include "modules.h"
 #include "mounts.h"
 #include "options.h"
@@ -81,11 +82,19 @@ static const char *asked_for(const struct run *r, const char *name)
     return value != NULL && *value != '\0' ? value : NULL;
 }
 
-static int refuse_unsupported(const struct run *r, struct error *e)
+/* A local: image has neither metadata nor an access list: what the user may not read of it he does not get. */
+static int choose_image(struct run *r, struct error *e)
 {
     if (r->spec.type == IMAGE_LOCAL)
-        return error_set(e, 0, "local: images are not supported by this version yet");
-    return plan_check(&r->config, &r->modules, &r->volumes, e);
+        return image_local_open(&r->config, r->spec.tag, &r->image, e);
+    privilege_as_root();
+    int opened = open_image(r, e);
+    privilege_as_user(&r->caller);
+    if (opened < 0 || image_read_meta(&r->image, e) < 0)
+        return -1;
+    if (image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups, r->caller.group_count, e) < 0)
+        return image_unavailable(r->spec.tag, e); /* what was asked for, not the id behind it */
+    return 0;
 }
 
 /* Section 3.5. */
@@ -226,16 +235,9 @@ static int decide(struct run *r, struct error *e)
         return -1;
     if (r->spec.type == IMAGE_NONE)
         return error_set(e, 0, "no image named; use --image=TYPE:TAG or set SHIFTER_IMAGEREQUEST (shifter --help)");
-    if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 || refuse_unsupported(r, e) < 0 ||
-        account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
+    if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 || plan_check(&r->config, &r->modules, &r->volumes, e) < 0 ||
+        account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0 || choose_image(r, e) < 0)
         return -1;
-    privilege_as_root();
-    int opened = open_image(r, e);
-    privilege_as_user(&r->caller);
-    if (opened < 0 || image_read_meta(&r->image, e) < 0)
-        return -1;
-    if (image_check_acl(&r->image.meta, r->caller.uid, r->caller.gid, r->caller.groups, r->caller.group_count, e) < 0)
-        return image_unavailable(r->spec.tag, e); /* what was asked for, not the id behind it */
     if (r->options.verbose) {
         for (size_t i = 0; i < r->config.remarks.count; i++)
             (void)dprintf(STDERR_FILENO, "shifter: %s\n", r->config.remarks.items[i]);
