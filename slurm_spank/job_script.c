@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Who the job belongs to is slurmd's word, through SPANK. Variables named SPANK_* are the user's word: the image id, of
- * which anything but 64 hex digits is refused, and the modules, which setupRoot reads as hostile, are the only ones that
- * are looked at (sec-30, W-15). slurmctld is not asked (W-4).
+ * which anything but 64 hex digits is refused, and modules and volumes, which setupRoot reads as hostile, are the only
+ * ones that are looked at (sec-30, W-15). slurmctld is not asked (W-4).
  */
 #include "job_script.h"
 
@@ -74,6 +74,12 @@ static const char *job_modules(void)
     return text != NULL && options_may_be_modules(text) ? text : NULL;
 }
 
+static const char *job_volumes(void)
+{
+    const char *text = getenv("SPANK_SHIFTER_VOLUME");
+    return text != NULL && options_may_be_volumes(text) ? text : NULL;
+}
+
 /* NULL where slurmd does not name the nodes, or in no way that we understand: the container then has no list. */
 static char *job_hosts(void)
 {
@@ -108,11 +114,17 @@ static int set_up(spank_t spank, const char *holder, struct error *e)
     (void)snprintf(uid_text, sizeof uid_text, "%u", (unsigned)uid);
     (void)snprintf(gid_text, sizeof gid_text, "%u", (unsigned)gid);
     CLEANUP_FREE char *hosts = job_hosts();
-    const char *modules = job_modules();
-    const char *arguments[] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
-                               "-N", "@-", "id", id, NULL, NULL, NULL};
-    if (modules != NULL) /* options come before the image */
-        memcpy(arguments + 11, (const char *[]){"-m", modules, "id", id}, 4 * sizeof *arguments);
+    const char *modules = job_modules(), *volumes = job_volumes();
+    const char *arguments[18] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
+                                 "-N", "@-"};
+    size_t count = 11;
+    if (modules != NULL)
+        memcpy(arguments + count, (const char *[]){"-m", modules}, 2 * sizeof *arguments);
+    count += modules != NULL ? 2 : 0;
+    if (volumes != NULL)
+        memcpy(arguments + count, (const char *[]){"-v", volumes}, 2 * sizeof *arguments);
+    count += volumes != NULL ? 2 : 0;
+    memcpy(arguments + count, (const char *[]){"id", id}, 2 * sizeof *arguments);
     struct run run = {.arguments = arguments, .input = hosts, .seconds = SETUP_SECONDS};
     return run_program(&run, e);
 }

@@ -5,16 +5,19 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "text.h"
+#include "volumes.h"
+
 static int take(int value, const char *argument, int remote);
 static int check_modules(const char *text, struct error *e);
+static int check_volumes(const char *text, struct error *e);
 
 /* Long names keep out of the way of other plug-ins: section 3. */
 static struct {
     struct spank_option option;
     char *long_name;
     int (*check)(const char *text, struct error *e);
-    char text[OPTION_TEXT_LIMIT + 1];
-    bool given;
+    char *text; /* NULL: not given */
 } table[OPTIONS] = {
     [OPTION_IMAGE] = {.option = {(char[]){"image"}, (char[]){"[TYPE:]TAG"},
                                  (char[]){"container image of the job; its tasks enter it with `shifter COMMAND`"}, 1,
@@ -26,6 +29,11 @@ static struct {
                                   OPTION_MODULE, take},
                        .long_name = (char[]){"shifter.module"},
                        .check = check_modules},
+    [OPTION_VOLUME] = {.option = {(char[]){"volume"}, (char[]){"FROM:TO[:FLAG...][;...]"},
+                                  (char[]){"directories and files of the job's containers to show at other places"}, 1,
+                                  OPTION_VOLUME, take},
+                       .long_name = (char[]){"shifter.volume"},
+                       .check = check_volumes},
 };
 
 /* Words of the contract that ask for what this version does not do. "0" and nothing ask for nothing. */
@@ -100,6 +108,30 @@ static int check_modules(const char *text, struct error *e)
                            table[OPTION_MODULE].option.name, OPTION_TEXT_LIMIT);
 }
 
+bool options_may_be_volumes(const char *text)
+{
+    return strlen(text) <= VOLUMES_TEXT_LIMIT;
+}
+
+static int check_volumes(const char *text, struct error *e)
+{
+    struct strings texts = {0};
+    struct volumes volumes = {0};
+    struct error cause;
+    const char *name = table[OPTION_VOLUME].option.name;
+    if (!options_may_be_volumes(text))
+        return error_set(e, 0, "--%s: more than %d characters", name, VOLUMES_TEXT_LIMIT);
+    strings_add(&texts, text);
+    int result = volumes_of_user(&texts, &volumes, &cause);
+    if (result < 0)
+        (void)error_set(e, 0, "--%s: %s", name, cause.text);
+    else if (volumes.count == 0)
+        result = error_set(e, 0, "--%s needs a map, for example --%s=/scratch/me:/data", name, name);
+    volumes_free(&volumes);
+    strings_free(&texts);
+    return result;
+}
+
 /* Runs for the value that an enclosing job hands down as well as for the user's own, which comes last and wins. In
  * slurmstepd the value is only known to be there: nobody acts on it. */
 static int take(int value, const char *argument, int remote)
@@ -112,14 +144,14 @@ static int take(int value, const char *argument, int remote)
         slurm_error("shifter: %s", e.text);
         return ESPANK_BAD_ARG;
     }
-    (void)snprintf(table[value].text, sizeof table[value].text, "%s", text);
-    table[value].given = true;
+    free(table[value].text);
+    table[value].text = text_copy(text);
     return ESPANK_SUCCESS;
 }
 
 const char *options_text(enum options_name name)
 {
-    return table[name].given ? table[name].text : NULL;
+    return table[name].text;
 }
 
 const char *options_name(enum options_name name)

@@ -11,7 +11,7 @@
 #include "error.h"
 
 enum { OPTION_TEXT_LIMIT = 1024 }; /* the longest reference: host, repository (255), tag (128), digest (71) */
-enum options_name { OPTION_IMAGE, OPTION_MODULE, OPTIONS };
+enum options_name { OPTION_IMAGE, OPTION_MODULE, OPTION_VOLUME, OPTIONS };
 
 /* Takes over the words that change what the plug-in does; silent. */
 void options_configure(int count, char **words);
@@ -19,7 +19,7 @@ void options_configure(int count, char **words);
 void options_report(int count, char **words);
 void options_register(spank_t spank);
 
-/* What --image or --module says after option processing, NULL when there is none; on the submit side it has been
+/* What --image, --module or --volume says after option processing, NULL when there is none; on the submit side it has been
  * checked as far as that needs no configuration. */
 const char *options_text(enum options_name name);
 /* The option as users write it on this site, without the dashes. */
@@ -32,6 +32,8 @@ const char *options_variable(enum options_name name);
 /* The text of --image as far as it concerns us: the grammar of the reference itself is the client's. */
 int options_check_image(const char *text, struct error *e);
 
+/* The same for --volume: not longer than what setupRoot takes. */
+bool options_may_be_volumes(const char *text);
 /* The same for --module: some text that can be a list of names. */
 bool options_may_be_modules(const char *text);
 

@@ -117,11 +117,23 @@ static int submit_modules(spank_t spank, bool local, struct error *e)
     return publish(spank, "SHIFTER_MODULE", text, e);
 }
 
+/* Its grammar has been checked; what it leads to is for the nodes to see. */
+static int submit_volumes(spank_t spank, bool local, struct error *e)
+{
+    const char *text = options_text(OPTION_VOLUME);
+    if (text == NULL)
+        return 0;
+    if (options_text(OPTION_IMAGE) == NULL)
+        return error_set(e, 0, "--%s without --%s: name the image that the volumes are for",
+                         options_name(OPTION_VOLUME), options_name(OPTION_IMAGE));
+    return local && hand_down(OPTION_VOLUME, text, e) < 0 ? -1 : publish(spank, "SHIFTER_VOLUME", text, e);
+}
+
 int submit(spank_t spank, bool local, struct error *e)
 {
     const char *text = options_text(OPTION_IMAGE);
     char id[IMAGE_ID_SIZE];
-    if (submit_modules(spank, local, e) < 0)
+    if (submit_modules(spank, local, e) < 0 || submit_volumes(spank, local, e) < 0)
         return -1;
     if (text == NULL)
         return 0;

@@ -298,6 +298,40 @@ def test_modules_that_cannot_be_are_refused_with_the_reason(
     assert_refused(recorded, [command[0], f"--module={modules}", *command[1:]], words)
 
 
+def test_volumes_go_with_the_job_and_its_steps(recorded: Recorded) -> None:
+    text = recorded.cluster.batch(
+        "#SBATCH --image=a:1 '--volume=/tmp:/x:ro;/srv:/y'\nenv; echo ---; srun -n1 -N1 env; echo ---;"
+        " srun -n1 -N1 --volume=/srv:/z /bin/sh -c 'env; echo ---; srun --overlap -n1 env'",
+        "--nodes=2",
+    )
+    batch, step, other, inner = sections(text)
+    for part, maps in zip((batch, step, other, inner), ["/tmp:/x:ro;/srv:/y"] * 2 + ["/srv:/z"] * 2, strict=True):
+        assert shifter_variables(part) == {**variables("a", "a:1"), "SHIFTER_VOLUME": maps}
+    for call in recorded.calls("setupRoot"):
+        assert call.arguments[8:] == ["-N", "@-", "-v", "/tmp:/x:ro;/srv:/y", "id", IDS["a"]]
+
+
+@pytest.mark.parametrize("command", SUBMITTERS, ids=lambda command: str(command[0]))
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        ("", "--volume needs a map"),
+        ("/tmp", "--volume: volume map '/tmp' has no target"),
+        ("/tmp:/etc/x", "users cannot mount at or below /etc"),
+        ("/a:/b;/tmp:/x:rec", "has a flag that only the site may use"),
+        ("/a:/" + "b" * 65536, "--volume: more than 65536 characters"),
+    ],
+)
+def test_volumes_that_cannot_be_are_refused_with_the_reason(
+    recorded: Recorded, command: list[str], maps: str, words: str
+) -> None:
+    assert_refused(recorded, [command[0], "--image=a:1", f"--volume={maps}", *command[1:]], words)
+
+
+def test_volumes_need_an_image(recorded: Recorded) -> None:
+    assert_refused(recorded, ["srun", "--volume=/tmp:/x", "true"], "--volume without --image")
+
+
 # --- prolog and epilog ------------------------------------------------------------------------------------------------
 
 

@@ -284,3 +284,24 @@ def test_a_host_list_longer_than_an_argument(cluster: SlurmCluster, node: Shifte
     assert done.returncode == 1
     assert "'n2' is not HOST/COUNT" in done.stderr
     assert node.as_root("unsetupRoot").returncode == 0
+
+
+def test_the_volumes_of_a_job_are_in_its_prepared_container(cluster: SlurmCluster, node: ShifterNode) -> None:
+    """/var/hostsfile is in the prepared container only."""
+    show = f"{node.program('shifter')} /bin/sh -c 'cat /data/file; ls /var/hostsfile 2>/dev/null; true'"
+    text = cluster.batch(
+        f"#SBATCH --image=base:1 --volume=/srv/data:/data:ro\n{show}\nsrun {show}\n"
+        f"srun --volume=/srv:/data {show.replace('/data/file', '/data/data/file')}"
+    )
+    prepared = "from the image\n/var/hostsfile\n"
+    assert text == prepared * 2 + "from the image\n"
+    assert node_log(cluster) == []
+
+
+def test_volumes_that_the_node_cannot_mount_stop_neither_node_nor_job(cluster: SlurmCluster, node: ShifterNode) -> None:
+    text = cluster.batch(
+        f"#SBATCH --image=base:1 --volume=/missing:/data\n{node.program('shifter')} true 2>&1; echo status $?"
+    )
+    assert "cannot open volume source /missing" in text
+    assert text.endswith("status 125\n")
+    assert "cannot open volume source /missing" in "".join(node_log(cluster))
