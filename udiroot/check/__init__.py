@@ -34,4 +34,4 @@ def _node_problems(conf: ConfFile) -> Iterator[Problem]:
     yield from mount_problems(conf)
     yield from account_problems(conf)
     yield from sense_problems(conf)
-    yield from kernel_problems()
+    yield from kernel_problems(caches=bool(conf.values["perNodeCachePath"]))

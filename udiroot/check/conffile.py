@@ -20,14 +20,20 @@ _LOST = ("unknown key", "key without effect", "no key and value here")
 
 @dataclass(frozen=True)
 class ConfFile:
-    """What could be read: ``values`` as of ``_core.load_config``; ``lines`` are (number, key, value)."""
+    """What could be read: ``values`` as of ``_core.load_config``; ``lines`` are (number, key, value), ``physical`` is
+    the file line by line."""
 
     values: dict[str, Any]
     lines: list[tuple[int, str, str]] = field(default_factory=list)
+    physical: list[str] = field(default_factory=list)
 
     def line(self, key: str, item: str = "") -> int | None:
-        """Where ``key`` was set last, to a value that has ``item`` in it."""
-        return next((n for n, name, value in reversed(self.lines) if name == key and item in value), None)
+        """Where ``key`` was set last to a value that has ``item`` in it, which may be a line that continues another."""
+        number = next((n for n, name, value in reversed(self.lines) if name == key and item in value), None)
+        if number is None or not item:
+            return number
+        end = min((n for n, _, _ in self.lines if n > number), default=len(self.physical) + 1)
+        return next((n for n in range(number, end) if item in self.physical[n - 1]), number)
 
     def problem(self, severity: str, key: str, message: str, item: str = "") -> Problem:
         """A finding at that line."""
@@ -46,7 +52,8 @@ def read_conf_file(path: Path, installed: bool, found: list[Problem]) -> ConfFil
     name = str(path)
     try:
         values, errors = _core.examine_config(text, name)
-        conf = ConfFile(values, _core.config_lines(text))
+        physical = text.decode("utf-8", "surrogateescape").split("\n")
+        conf = ConfFile(values, _core.config_lines(text), physical)
     except _core.Error as error:
         found.append(Problem(ERROR, None, "", str(error).removeprefix(name).removeprefix(": ").strip()))
         return None

@@ -14,8 +14,10 @@ from udiroot.check.problem import ERROR, WARNING, Problem
 _OLDEST = (4, 18)
 
 
-def kernel_problems(release: str = "", proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> Iterator[Problem]:
-    """The arguments are for tests; by default this node."""
+def kernel_problems(
+    caches: bool = False, release: str = "", proc: Path = Path("/proc"), dev: Path = Path("/dev")
+) -> Iterator[Problem]:
+    """``caches``: the site has perNodeCachePath. The other arguments are for tests; by default this node."""
     release = release or os.uname().release
     version = re.match(r"(\d+)\.(\d+)", release)
     if version and (int(version[1]), int(version[2])) < _OLDEST:
@@ -24,6 +26,8 @@ def kernel_problems(release: str = "", proc: Path = Path("/proc"), dev: Path = P
     for name in ("squashfs", "overlay", "tmpfs"):
         if name not in present:
             yield from _missing(name, f"file system {name}", release)
+    if caches and "xfs" not in present:
+        yield from _missing("xfs", "file system xfs, of perNodeCache", release)
     if not (dev / "loop-control").exists():
         yield from _missing("loop", "loop devices (/dev/loop-control)", release)
     if "# CONFIG_SQUASHFS_ZSTD is not set" in _build_options(proc, release):
@@ -50,7 +54,7 @@ def _missing(module: str, what: str, release: str) -> Iterator[Problem]:
         message = f"{what}: the module is not loaded; `modprobe {module}` when the node boots, not with the first start"
         yield Problem(WARNING, None, "kernel", message)
     else:
-        message = f"{what}: neither in the kernel nor a module of {release}; no container can start with this kernel"
+        message = f"{what}: neither in the kernel nor a module of {release}; what needs it cannot start"
         yield Problem(ERROR, None, "kernel", message)
 
 

@@ -13,7 +13,7 @@ from udiroot.check.problem import ERROR, WARNING, Problem
 
 Map = dict[str, Any]
 
-#: plan.c mounts these after the site's maps.
+#: What every container has of the node.
 _OF_THE_NODE = ("/proc", "/sys", "/dev", "/tmp", "/var/tmp")  # noqa: S108 -- nothing is made there
 
 
@@ -29,6 +29,8 @@ def mount_problems(conf: ConfFile) -> Iterator[Problem]:
 def _maps(conf: ConfFile, key: str, maps: list[Map], before: list[Map]) -> Iterator[Problem]:
     """``before``: maps that are mounted earlier."""
     udi_mount = conf.values["udiMount"]
+    # plan.c mounts these after the site's maps.
+    later = (*_OF_THE_NODE, *(["/opt/udiImage"] if conf.values["optUdiImage"] else []))
     earlier = list(before)
     for volume in maps:
         source, target = volume["from"], volume["to"]
@@ -43,12 +45,12 @@ def _maps(conf: ConfFile, key: str, maps: list[Map], before: list[Map]) -> Itera
         for other in earlier:
             if _core.path_is_below(other["to"], target):
                 yield conf.problem(WARNING, key, _hidden(other["to"], target), source)
-        for place in _OF_THE_NODE:
+        for place in later:
             if _core.path_is_below(target, place):
                 yield conf.problem(
                     WARNING,
                     key,
-                    f"{target} is hidden by the node's {place}, which is mounted later; use another target",
+                    f"{target} is hidden by {place}, which is mounted later; use another target",
                     source,
                 )
         earlier.append(volume)
