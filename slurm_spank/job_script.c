@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Who the job belongs to is slurmd's word, through SPANK. Variables named SPANK_* are the user's word: the image id, of
- * which anything but 64 hex digits is refused, and modules and volumes, which setupRoot reads as hostile, are the only
- * ones that are looked at (sec-30, W-15). slurmctld is not asked (W-4).
+ * which anything but 64 hex digits or an absolute path is refused, and modules and volumes, which setupRoot reads as
+ * hostile, are the only ones that are looked at (sec-30, W-15). slurmctld is not asked (W-4).
  */
 #include "job_script.h"
 
@@ -56,11 +56,14 @@ static int make_holder(spank_t spank, char holder[HOLDER_SIZE], struct error *e)
     return 0;
 }
 
-/* The id that the submit side put into the job; NULL with an error for anything else. */
-static const char *job_image(struct error *e)
+/* The id, or the path of a local: image, that the submit side put into the job; NULL with an error for anything else. */
+static const char *job_image(const char **type, struct error *e)
 {
-    const char *type = getenv("SPANK_SHIFTER_IMAGETYPE"), *id = getenv("SPANK_SHIFTER_IMAGE");
-    if (type != NULL && strcmp(type, "id") == 0 && id != NULL && image_id_is_valid(id))
+    const char *id = getenv("SPANK_SHIFTER_IMAGE");
+    *type = getenv("SPANK_SHIFTER_IMAGETYPE");
+    if (*type != NULL && id != NULL && strcmp(*type, "id") == 0 && image_id_is_valid(id))
+        return id;
+    if (*type != NULL && id != NULL && strcmp(*type, "local") == 0 && options_may_be_path(id))
         return id;
     (void)error_set(e, 0, "the job asks for an image but carries no image id; is the plug-in missing where it was "
                           "submitted?");
@@ -100,7 +103,7 @@ static int set_up(spank_t spank, const char *holder, struct error *e)
     uid_t uid = (uid_t)-1;
     gid_t gid = (gid_t)-1;
     char uid_text[NUMBER_SIZE], gid_text[NUMBER_SIZE];
-    const char *id = job_image(e);
+    const char *type, *id = job_image(&type, e);
     if (id == NULL)
         return -1;
     spank_err_t failure = spank_get_item(spank, S_JOB_UID, &uid);
@@ -124,7 +127,7 @@ static int set_up(spank_t spank, const char *holder, struct error *e)
     if (volumes != NULL)
         memcpy(arguments + count, (const char *[]){"-v", volumes}, 2 * sizeof *arguments);
     count += volumes != NULL ? 2 : 0;
-    memcpy(arguments + count, (const char *[]){"id", id}, 2 * sizeof *arguments);
+    memcpy(arguments + count, (const char *[]){type, id}, 2 * sizeof *arguments);
     struct run run = {.arguments = arguments, .input = hosts, .seconds = SETUP_SECONDS};
     return run_program(&run, e);
 }

@@ -91,6 +91,14 @@ int options_check_image(const char *text, struct error *e)
     return 0;
 }
 
+bool options_may_be_path(const char *text)
+{
+    const char *c = text;
+    while (isalnum((unsigned char)*c) || (*c != '\0' && strchr("_:.+-@/", *c) != NULL))
+        c++;
+    return text[0] == '/' && *c == '\0' && c - text <= OPTION_TEXT_LIMIT;
+}
+
 bool options_may_be_modules(const char *text)
 {
     size_t length = strlen(text);

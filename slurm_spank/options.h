@@ -32,6 +32,8 @@ const char *options_variable(enum options_name name);
 /* The text of --image as far as it concerns us: the grammar of the reference itself is the client's. */
 int options_check_image(const char *text, struct error *e);
 
+/* What comes after local:, an absolute path of those characters. */
+bool options_may_be_path(const char *text);
 /* The same for --volume: not longer than what setupRoot takes. */
 bool options_may_be_volumes(const char *text);
 /* The same for --module: some text that can be a list of names. */

@@ -137,23 +137,24 @@ int submit(spank_t spank, bool local, struct error *e)
         return -1;
     if (text == NULL)
         return 0;
-    if (tag_of_type(text, "local") != NULL)
-        return error_set(e, 0, "local: images are not supported by this version yet");
+    const char *path = tag_of_type(text, "local");
+    if (path != NULL && !options_may_be_path(path))
+        return error_set(e, 0, "%s: write an absolute path after local:", text);
     const char *given = tag_of_type(text, "id"), *request = NULL;
     if (given != NULL && !image_id_is_valid(given))
         return error_set(e, 0, "%s is not an image id: 64 lower-case hex digits after id:", text);
-    if (given == NULL) {
+    if (given == NULL && path == NULL) {
         given = local ? inherited_id(text) : NULL;
         request = request_of(text);
     }
     if (given != NULL)
         memcpy(id, given, IMAGE_ID_SIZE);
-    else if (look_up(text, id, e) < 0)
+    else if (path == NULL && look_up(text, id, e) < 0)
         return -1;
     /* Text and id go together: a step inside this step compares with what this one asked for. */
     if (local && hand_down(OPTION_IMAGE, text, e) < 0)
         return -1;
-    const char *const values[VARIABLES] = {id, "id", request};
+    const char *const values[VARIABLES] = {path != NULL ? path : id, path != NULL ? "local" : "id", request};
     int result = 0;
     for (size_t i = 0; i < VARIABLES && result == 0; i++)
         result = publish(spank, variables[i], values[i], e);

@@ -197,7 +197,7 @@ def test_an_image_that_cannot_be_found_stops_the_submission(
         ("a;touch${IFS}x", "has a character that no image name has"),
         ("--config=/tmp/x", "does not begin with a letter or digit"),
         ("x" * 1025, "has 1025 characters, at most 1024 are possible"),
-        ("local:/opt/tree", "local: images are not supported by this version yet"),
+        ("local:opt/tree", "local:opt/tree: write an absolute path after local:"),
         ("id:" + "A" * 64, "is not an image id: 64 lower-case hex digits"),
         ("id:../../etc/passwd", "is not an image id"),
         ("id:", "is not an image id"),
@@ -251,6 +251,18 @@ def test_long_options_keep_out_of_the_way_of_other_plug_ins(recorded: Recorded) 
     assert shifter_variables(other) == variables("b", "b:1")
     assert len(recorded.calls("shifterimg")) == 2
     assert len(recorded.calls("setupRoot")) == len(recorded.calls("unsetupRoot")) == 1
+
+
+def test_a_directory_is_not_looked_up(recorded: Recorded) -> None:
+    text = recorded.cluster.batch(
+        "#SBATCH --image=local:/opt/tree --module=one\nenv; echo ---; srun env; echo ---; srun --image=local:/ env"
+    )
+    for part, path in zip(sections(text), ("/opt/tree", "/opt/tree", "/"), strict=True):
+        expected = {"SHIFTER_IMAGE": path, "SHIFTER_IMAGETYPE": "local", "SHIFTER_MODULE": "one"}
+        assert shifter_variables(part) == expected
+    (call,) = recorded.calls("setupRoot")
+    assert call.arguments[8:] == ["-N", "@-", "-m", "one", "local", "/opt/tree"]
+    assert recorded.calls("shifterimg") == []
 
 
 def module_variables(letter: str, modules: str) -> dict[str, str]:
@@ -471,6 +483,13 @@ def test_forged_modules_are_one_word_for_setup_or_nothing(recorded: Recorded, mo
     run_forged(recorded, SHIFTER_IMAGE=IDS["c"], SHIFTER_IMAGETYPE="id", SHIFTER_MODULE=modules)
     (call,) = recorded.calls("setupRoot")
     assert call.arguments[8:] == ["-N", "@-", *passed, "id", IDS["c"]]
+
+
+@pytest.mark.parametrize("path", ["", "tree", "/a\nb", "/a b", "/" * 1025, "-V"])
+def test_a_forged_directory_that_is_none_gets_nothing_prepared(recorded: Recorded, path: str) -> None:
+    run_forged(recorded, SHIFTER_IMAGE=path, SHIFTER_IMAGETYPE="local")
+    assert recorded.calls("setupRoot") == []
+    assert "carries no image id" in recorded.cluster.log(*NODES)
 
 
 def test_an_inherited_id_that_is_none_is_not_believed(recorded: Recorded) -> None:

@@ -154,6 +154,15 @@ def test_the_prolog_prepares_the_jobs_modules(cluster: SlurmCluster, node: Shift
     assert node_log(cluster) == []
 
 
+def test_the_prolog_prepares_a_directory_in_place_of_an_image(cluster: SlurmCluster, node: ShifterNode) -> None:
+    tree = base_tree(node.base / "directory")
+    node.configure(allowLocalChroot="1")
+    text = cluster.batch(f"#SBATCH --image=local:{tree}\nsrun {in_container(node)}")
+    assert text.split() == ["NAME=TestImage", str(node.alice.uid), "1"]
+    assert lookups(node) == []
+    assert node_log(cluster) == []
+
+
 def test_jobs_of_two_users_share_a_node(cluster: SlurmCluster, node: ShifterNode) -> None:
     script = f"#SBATCH --image=base:1\n{in_container(node)}; {node.program('shifter')} sleep 1000"
     jobs = [
