@@ -142,6 +142,11 @@ def test_where_maps_come_from(node: ShifterNode) -> None:
     assert signature("-V/srv/data/:/two:RO", "--volume=/srv//data:/one") == "/srv/data:/one;/srv/data:/two:ro"
 
 
+def test_var_tmp_itself_can_be_covered(node: ShifterNode, mine: Path) -> None:
+    """The one exception below /var (8.3), though it is the node's and root's."""
+    assert volumes(node, [f"{mine}/data:/var/tmp"], "cat /var/tmp/file") == "mine\n"
+
+
 def test_odd_names(node: ShifterNode, mine: Path) -> None:
     odd = mine / 'a b:c;d"e\\f -> é'
     odd.mkdir()
