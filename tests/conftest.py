@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.installation import Installation, installation
 from tests.munged import munge
+from tests.registryserver import RegistryServer, registry_server
 from tests.shifternode import node, session_node
+from tests.site import Site, site
 
 __all__ = ["munge", "node", "session_node"]  # fixtures: pytest finds them by name here
 
@@ -21,6 +25,35 @@ settings.load_profile("suite")
 # A shell's background job inherits these ignored (bash(1), SIGNALS); what the tests start must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+@pytest.fixture(scope="session")
+def product() -> Iterator[Installation]:
+    """The product as a site installs it, once per session."""
+    with installation() as installed:
+        yield installed
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """A registry that everybody may read."""
+    with registry_server(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def module_site(product: Installation, registry: RegistryServer) -> Iterator[Site]:
+    with site(product, registry) as centre:
+        yield centre
+
+
+@pytest.fixture
+def centre(module_site: Site) -> Iterator[Site]:
+    """A centre without images, its gateway configured as by default and stopped."""
+    module_site.clear()
+    module_site.configure()
+    yield module_site
+    module_site.stop()
+
 
 _skipped: list[str] = []
 
