@@ -11,14 +11,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import oldkernel
 from tests.accounts import MARK, User, make_user
 from tests.installation import ROOT
 
@@ -34,6 +36,7 @@ class ShifterNode:
     alice: User
     eve: User
     settings: dict[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()  # system calls that the programs do not find, as in tests/oldkernel.py
 
     @property
     def images(self) -> Path:
@@ -77,11 +80,10 @@ class ShifterNode:
         **options: Any,
     ) -> subprocess.CompletedProcess[str]:
         who = user or self.alice
+        prepare = options.pop("preexec_fn", None)
         return subprocess.run(
             list(command),
-            user=who.uid,
-            group=who.gid,
-            extra_groups=[who.gid, *who.groups],
+            preexec_fn=partial(_become, who, self.hidden, prepare),
             env=dict(env) if env is not None else {"PATH": "/usr/bin:/bin"},
             cwd=cwd,
             check=False,
@@ -90,6 +92,14 @@ class ShifterNode:
             timeout=60,
             **options,
         )
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """`shifter ARGUMENTS` as alice, not waited for."""
+        return subprocess.Popen(
+            self.command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=partial(_become, self.alice, self.hidden, None),  # noqa: PLW1509 -- there are no threads
+            cwd="/", **options,
+        )  # fmt: skip
 
     def script(self, text: str, *, image: str = "base", user: User | None = None, **options: Any) -> str:
         """Output of a shell script in the container, which must succeed."""
@@ -101,8 +111,9 @@ class ShifterNode:
         """setupRoot or unsetupRoot, as a prolog runs it."""
         command = [self.program(name), *arguments]
         return subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=60, cwd="/", input=input
-        )
+            command, check=False, capture_output=True, text=True, timeout=60, cwd="/", input=input,
+            preexec_fn=partial(oldkernel.hide, self.hidden),
+        )  # fmt: skip
 
     def add_image(self, name: str, tree: Path, meta: str = "") -> str:
         """Publishes `tree` as the image `name`; returns its id."""
@@ -141,6 +152,12 @@ class ShifterNode:
                 ["losetup", "-nl", "-O", "BACK-FILE"], check=True, capture_output=True, text=True
             ).stdout.splitlines() if str(self.base) in line
         ])
+
+
+def _become(user: User, hidden: Sequence[str], prepare: Callable[[], object] | None) -> None:
+    oldkernel.become(user, hidden)
+    if prepare is not None:
+        prepare()
 
 
 def _settle(read: Any) -> list[str]:
