@@ -67,6 +67,45 @@ def test_command_computation_without_an_entry(node: ShifterNode) -> None:
         assert "--entrypoint" in done.stderr
 
 
+@pytest.fixture
+def caches(node: ShifterNode) -> Path:
+    place = node.base / "compat-caches"
+    place.mkdir(exist_ok=True)
+    node.configure(perNodeCachePath=str(place), perNodeCacheSizeLimit="0", mkfsXfsPath="/usr/sbin/mkfs.xfs")
+    return place
+
+
+def test_per_node_cache_file_name(node: ShifterNode, caches: Path) -> None:
+    """It has none, so nobody guesses it; the type is XFS, named or not."""
+    for flag in ("perNodeCache=size=300m", "perNodeCache=size=300m,fs=xfs"):
+        running = node.start(IMAGE, f"-V/x:/cache:{flag}", "/bin/sh", "-c", "stat -f -c %T /cache; read end")
+        assert running.stdout is not None
+        assert running.stdout.readline() == "xfs\n"
+        assert list(caches.iterdir()) == []
+        running.communicate("\n", timeout=60)
+    done = node.run(IMAGE, "-V/x:/cache:perNodeCache=size=300m,fs=ext4", "/bin/true")
+    assert done.returncode == 125
+    assert "xfs" in done.stderr
+
+
+def test_backing_store_of_300_mib(node: ShifterNode, caches: Path) -> None:
+    """Created when mkfs.xfs is there; the sizes of section 4.3, which the state file repeats in bytes."""
+    for size in ("314572800", "307200k", "307200K", "300M", "300MB", "0.29296875g"):
+        done = node.run(IMAGE, f"-V/x:/cache:perNodeCache=size={size},bs=1m", "/bin/cat", "/var/shifterConfig.json")
+        assert "/x:/cache:perNodeCache=size=314572800,bs=1048576," in done.stdout, done.stderr
+    node.configure(perNodeCachePath=str(caches), mkfsXfsPath="/no/such/mkfs.xfs")
+    assert node.run(IMAGE, "-V/x:/cache:perNodeCache=size=300m", "/bin/true").returncode == 125
+
+
+def test_byte_sizes(node: ShifterNode, caches: Path) -> None:
+    """5, 5k, 500K and 500KB are sizes, which no XFS has; what follows is none."""
+    sizes = {"5": True, "5k": True, "500K": True, "500KB": True, "5x": False, "k": False, "0": False}
+    for size, known in sizes.items():
+        done = node.run(IMAGE, f"-V/x:/cache:perNodeCache=size={size}", "/bin/true")
+        assert done.returncode == 125
+        assert ("volume map" in done.stderr) != known, done.stderr
+
+
 def test_filesystem_types(node: ShifterNode) -> None:
     """Known to the kernel: yes; nonsense: no. It is asked by mounting, not by reading /proc/filesystems."""
     for kind in ("tmpfs", "ramfs"):
@@ -261,6 +300,23 @@ def test_teardown_removes_everything(node: ShifterNode) -> None:
     assert list(node.udi_mount.iterdir()) == []
     assert node.loop_devices() == []
     assert not node.state.exists()
+
+
+def test_local_image(node: ShifterNode) -> None:
+    """Refused where `allowLocalChroot` is 0, and nothing stays mounted; accepted with 1, with the site's own files."""
+    own = node.base / "own-of-site"
+    own.mkdir(exist_ok=True)
+    (own / "file").write_text("of the site\n")
+    image = f"--image=local:{node.base}/tree"
+    before = host_mounts()
+    node.configure(allowLocalChroot="0", optUdiImage=str(own))
+    done = node.run(image, "/bin/true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "allowLocalChroot" in done.stderr
+    assert host_mounts() == before
+    node.configure(allowLocalChroot="1", optUdiImage=str(own))
+    done = node.run(image, "/bin/cat", "/etc/os-release", "/opt/udiImage/file")
+    assert (done.returncode, done.stdout) == (0, "NAME=TestImage\nof the site\n"), done.stderr
 
 
 def test_dangerous_image(node: ShifterNode) -> None:
