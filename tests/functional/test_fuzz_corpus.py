@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.installation import ROOT
+from udiroot import _core
 
 FUZZ = ROOT / "tests/fuzz"
 TARGETS = ("layer", "overlay", "merge", "image")
+PARSERS = tuple(sorted(source.name[: -len("_fuzz.c")] for source in (FUZZ / "runtime").glob("*_fuzz.c")))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS + PARSERS)
 def test_nothing_is_found_again(programs: Path, target: str) -> None:
     inputs = [path for kind in ("corpus", "findings") for path in sorted((FUZZ / kind / target).glob("*"))]
     assert inputs
@@ -41,3 +43,10 @@ def test_nothing_is_found_again(programs: Path, target: str) -> None:
     ]  # fmt: skip
     ends = [program.communicate()[1][-4000:] for program in running]
     assert [(program.returncode, end) for program, end in zip(running, ends) if program.returncode != 0] == []
+
+
+def test_the_fuzzer_knows_every_target_and_every_key() -> None:
+    told = subprocess.run([FUZZ / "run", "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert [target for target in TARGETS + PARSERS if f"\n  {target} " not in told] == []
+    words = (FUZZ / "runtime/config.dict").read_text()
+    assert [key for key in _core.config_keys() if f'"{key.replace("<name>", "a")}=' not in words] == []

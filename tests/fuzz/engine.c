@@ -2,7 +2,6 @@
 #include "engine.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,17 +15,6 @@
 #include "../../shifter_imagegw/squashfs/merger/view.h"
 
 enum { TRAILER_SIZE = 96, PAGE = 4096 };
-
-void bug(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    (void)fputs("BUG: ", stderr);
-    (void)vfprintf(stderr, format, arguments);
-    (void)fputc('\n', stderr);
-    va_end(arguments);
-    abort();
-}
 
 /* --- files -------------------------------------------------------------------------------------------------------- */
 

@@ -10,9 +10,7 @@
 #include <stdint.h>
 
 #include "../../shifter_imagegw/squashfs/writer/layer.h"
-
-/* Says what is wrong and aborts, which a fuzzer takes for a crash. */
-_Noreturn void bug(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#include "bug.h"
 
 enum { SCRATCH_FILES = 10 };
 
