@@ -32,9 +32,13 @@ static char *canonical(const struct volume *v)
                        (v->flags & VOLUME_PRIVATE) != 0 ? ":private" : "");
 }
 
+/* Asked of every pair of a thousand clean paths: most differ before a component has to be looked for. */
 static bool overlap(const char *a, const char *b)
 {
-    return path_is_below(a, b) || path_is_below(b, a);
+    size_t same = 0;
+    while (a[same] != '\0' && a[same] == b[same])
+        same++;
+    return (a[same] == '\0' || b[same] == '\0') && (path_is_below(a, b) || path_is_below(b, a));
 }
 
 /* Does it matter which of the two is mounted first: does one cover the other, or show what the other put there? */
