@@ -38,13 +38,24 @@ static void check_list(const struct config_key *key, const struct strings *list)
     }
 }
 
+static bool is_path(const struct config_key *key)
+{
+    return key->kind == KEY_PATH || key->kind == KEY_DIRECTORY || key->kind == KEY_RENAMED;
+}
+
+static bool ends_blank(const char *text)
+{
+    return *text != '\0' && text_is_blank(text[strlen(text) - 1]);
+}
+
 static void check_text(const struct config_key *key, const char *text)
 {
     if (text == NULL)
         return;
-    if (*text == '\0' || text_is_blank(*text) || text_is_blank(text[strlen(text) - 1]))
+    /* A directory whose name ends in a blank can be written with a slash behind it. */
+    if (*text == '\0' || text_is_blank(*text) || (ends_blank(text) && !is_path(key)))
         bug("%s is '%s'", key->name, text);
-    if (key->kind == KEY_PATH || key->kind == KEY_DIRECTORY || key->kind == KEY_RENAMED)
+    if (is_path(key))
         expect_clean_path(text, key->name);
     if (key->kind == KEY_DIRECTORY && text[1] == '\0')
         bug("%s is the root directory", key->name);
@@ -137,8 +148,10 @@ static char *value_of(const struct config_key *key, const void *field)
         CLEANUP_FREE char *signature = volumes_signature(field);
         return text_format("%s%s", signature, *signature != '\0' ? ";" : "");
     }
-    default: return *(char *const *)field != NULL ? text_copy(*(char *const *)field) : NULL;
+    default: break;
     }
+    const char *text = *(char *const *)field;
+    return text != NULL ? text_format("%s%s", text, is_path(key) && ends_blank(text) ? "/" : "") : NULL;
 }
 
 static void put_keys(char **text, const char *prefix, const struct config_key *key, const void *base)
