@@ -38,6 +38,14 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
         step->content = text_copy(s->hosts);
         step->of_job = true;
     }
+    for (const struct plan_file *file = s->files; file != NULL && file->path != NULL; file++) {
+        if (file->source != NULL)
+            continue;
+        struct plan_step *step = add(plan, file->content != NULL ? PLAN_FILE : PLAN_DIRECTORY, NULL, file->path, "the job's");
+        step->content = file->content != NULL ? text_copy(file->content) : NULL;
+        step->of_user = file->of_user;
+        step->of_job = true;
+    }
 }
 
 static void add_binds(const struct volumes *volumes, enum plan_kind kind, const char *reason,
@@ -66,14 +74,19 @@ static void add_hook(const char *path, const char *reason, struct plan *plan)
         add(plan, PLAN_HOOK, path, "/", reason);
 }
 
+static struct plan_step *add_own(const char *source, const char *target, const char *reason, struct plan *plan)
+{
+    struct plan_step *step = add(plan, PLAN_BIND, source, target, reason);
+    step->attributes |= MOUNT_READ_ONLY;
+    step->trusted = true;
+    return step;
+}
+
 /* Directories of root's that users execute things from; "/." is an error where there is no directory. */
 static struct plan_step *add_tree(const char *source, const char *target, const char *reason, struct plan *plan)
 {
     CLEANUP_FREE char *path = text_format("%s/.", source);
-    struct plan_step *step = add(plan, PLAN_BIND, path, target, reason);
-    step->attributes |= MOUNT_READ_ONLY;
-    step->trusted = true;
-    return step;
+    return add_own(path, target, reason, plan);
 }
 
 static void add_own_trees(const struct plan_subject *s, struct plan *plan)
@@ -89,6 +102,9 @@ static void add_own_trees(const struct plan_subject *s, struct plan *plan)
         if (module->copy_path != NULL)
             (void)add_tree(module->copy_path, target, "copyPath of a module", plan);
     }
+    for (const struct plan_file *file = s->files; file != NULL && file->path != NULL; file++)
+        if (file->source != NULL)
+            add_own(file->source, file->path, "the job's", plan)->of_job = true;
 }
 
 static void add_system_binds(enum kernel_propagation style, struct plan *plan)

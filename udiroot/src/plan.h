@@ -46,6 +46,7 @@ struct plan_step {
     bool trusted;  /* PLAN_BIND: the source and all directories that lead there must be root's alone */
     bool split;    /* PLAN_BIND: entry by entry, because more will be mounted in between */
     bool of_job;   /* belongs to one job, so no part of what makes two plans equal */
+    bool of_user;  /* PLAN_FILE: the user's, for nobody else to read */
     enum kernel_propagation propagation;
     const char *reason; /* why it is there, for people */
 };
@@ -56,6 +57,13 @@ struct plan {
     bool writable; /* mountUdiRootWritable */
 };
 
+struct plan_file { /* of one job */
+    const char *path; /* in the container; its directory is there, or an earlier entry */
+    char *content;    /* NULL: a directory, or `source` */
+    char *source;     /* root's own file on the host, shown there */
+    bool of_user;
+};
+
 struct plan_subject { /* whom and what the container is for */
     const struct config *config;
     const struct image *image;
@@ -64,6 +72,7 @@ struct plan_subject { /* whom and what the container is for */
     const struct modules *modules;
     const struct volumes *volumes; /* the user's maps, from volumes_of_user */
     const char *hosts;             /* text of /var/hostsfile, or NULL */
+    const struct plan_file *files; /* more of the job's, up to one without a path; or NULL */
 };
 
 /* What the user asks for must be what the site allows; no file access. */

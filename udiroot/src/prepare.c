@@ -13,6 +13,7 @@
 #include "etcfiles.h"
 #include "mounts.h"
 #include "rootfs.h"
+#include "sshd.h"
 #include "state.h"
 #include "text.h"
 
@@ -22,6 +23,8 @@ static int remove_environment(struct prepare *s, const char *name, struct error 
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
+    if (sshd_stop(environment, s->proc, e) < 0)
+        return -1;
     if (state_has(environment, "shown")) { /* the tree, and the mount that it is attached to */
         while (umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
             continue;
@@ -39,7 +42,7 @@ static int remove_environment(struct prepare *s, const char *name, struct error 
         for (size_t i = 0; i < files.count; i++)
             (void)unlinkat(holders, files.items[i], 0);
     strings_free(&files);
-    static const char *const own[] = {"plan", "hosts", "shown", "ns"};
+    static const char *const own[] = {"plan", "hosts", "shown", "ns", "sshd"};
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
         (void)unlinkat(environment, own[i], 0);
     (void)unlinkat(environment, "holders", AT_REMOVEDIR);
@@ -104,9 +107,9 @@ static int mount_directory(struct prepare *s, struct error *e)
     return 0;
 }
 
-int prepare_open(const struct config *config, bool create, struct prepare *out, struct error *e)
+int prepare_open(const struct config *config, int proc, bool create, struct prepare *out, struct error *e)
 {
-    *out = (struct prepare){.config = config, .base = -1, .directory = -1, .path = state_path(config)};
+    *out = (struct prepare){.config = config, .proc = proc, .base = -1, .directory = -1, .path = state_path(config)};
     if (lock_base(create, out, e) < 0 || out->base < 0)
         return out->base < 0 && !create ? 0 : -1;
     if (create && mount_directory(out, e) < 0)
@@ -144,14 +147,14 @@ static int add_holder(int environment, const char *holder, struct error *e)
 }
 
 int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
-                 struct error *e)
+                 bool with_sshd, struct error *e)
 {
     struct strings names = {0};
     int result = state_list(s->directory, uid, &names, e);
     for (size_t i = 0; i < names.count && result == 0; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
         if (environment < 0 || !state_file_equals(environment, "plan", plan_text) ||
-            !state_file_equals(environment, "hosts", hosts))
+            !state_file_equals(environment, "hosts", hosts) || (with_sshd && !sshd_is_alive(environment, s->proc)))
             continue;
         result = add_holder(environment, holder, e) < 0 ? -1 : 1;
     }
@@ -276,7 +279,7 @@ static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
 
 static int fill_environment(struct prepare *s, int environment, const struct plan *plan,
                             const struct plan_subject *subject, int proc, const char *hosts, const char *holder,
-                            struct error *e)
+                            bool with_sshd, struct error *e)
 {
     CLEANUP_FREE char *text = plan_describe(plan, subject);
     if (upper_write(environment, "plan", text, strlen(text), e) < 0 ||
@@ -290,11 +293,14 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     if (build_pinned(environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
         return -1;
     bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
-    return show ? show_tree(s, proc, environment, tree, e) : 0;
+    if (show && show_tree(s, proc, environment, tree, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int container = with_sshd ? state_open_namespace(environment) : -1;
+    return with_sshd ? sshd_start(environment, container, proc, subject->caller, e) : 0;
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
-                  const char *hosts, const char *holder, struct error *e)
+                  const char *hosts, const char *holder, bool with_sshd, struct error *e)
 {
     CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
     if (name == NULL)
@@ -302,7 +308,7 @@ int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    if (fill_environment(s, environment, plan, subject, proc, hosts, holder, e) == 0)
+    if (fill_environment(s, environment, plan, subject, proc, hosts, holder, with_sshd, e) == 0)
         return 0;
     struct error second;
     (void)remove_environment(s, name, &second); /* the first error is the one to report */

@@ -160,7 +160,13 @@ static int write_file(const struct site *site, const struct plan_step *step, str
 {
     const char *name = strrchr(step->target, '/');
     CLEANUP_CLOSE int directory = open_upper(site, step->target, (size_t)(name - step->target), e);
-    return directory < 0 ? -1 : upper_write(directory, name + 1, step->content, strlen(step->content), e);
+    if (directory < 0 || upper_write(directory, name + 1, step->content, strlen(step->content), e) < 0)
+        return -1;
+    const struct caller *user = site->subject->caller;
+    if (step->of_user && (fchmodat(directory, name + 1, 0600, 0) < 0 ||
+                          fchownat(directory, name + 1, user->uid, user->gid, AT_SYMLINK_NOFOLLOW) < 0))
+        return error_set(e, errno, "cannot make %s the user's own", step->target);
+    return 0;
 }
 
 static int mount_overlay(struct site *site, struct error *e)

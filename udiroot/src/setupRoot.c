@@ -19,11 +19,12 @@
 #include "privilege.h"
 #include "process.h"
 #include "rootfs.h"
+#include "sshd_files.h"
 #include "state.h"
 #include "text.h"
 
 struct request {
-    const char *user, *hosts, *holder, *modules, *type, *identifier;
+    const char *user, *hosts, *secret, *holder, *modules, *type, *identifier;
     struct strings volumes;
     bool have_uid, have_gid, verbose;
     uid_t uid;
@@ -31,7 +32,7 @@ struct request {
 };
 
 static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-v MAPS]... [-m MODULE,...] "
-                            "[-N \"HOST/COUNT ...\" | -N @-] [-J HOLDER] [-V] TYPE IDENTIFIER";
+                            "[-N \"HOST/COUNT ...\" | -N @-] [-s @-] [-J HOLDER] [-V] TYPE IDENTIFIER";
 
 /* Bytes of -N, with which environments are compared (state.c), and of /var/hostsfile: more than 50000 nodes. */
 enum { HOSTS_LIMIT = 1 << 20, HOSTSFILE_LIMIT = 64 << 20 };
@@ -59,7 +60,10 @@ static int parse_option(int option, const char *value, struct request *q, struct
     case 'v': strings_add(&q->volumes, value); return 0;
     case 'm': q->modules = value; return 0;
     case 's':
-        return *value == '\0' ? 0 : error_set(e, 0, "-s: the container's sshd is not supported by this version yet");
+        q->secret = *value != '\0' ? value : NULL;
+        return q->secret == NULL || strcmp(value, "@-") == 0
+                   ? 0
+                   : error_set(e, 0, "-s: keys are made for each job from a secret on standard input; say -s @-");
     default: return error_set(e, 0, "%s", usage);
     }
 }
@@ -92,8 +96,7 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
     return 0;
 }
 
-/* -N @-: the list comes on standard input, because the kernel limits one argument to 128 KiB (execve(2)). */
-static int read_hosts(char **out, struct error *e)
+static int read_all(char **out, struct error *e)
 {
     size_t length = 0, size = 0;
     for (;;) {
@@ -105,16 +108,34 @@ static int read_hosts(char **out, struct error *e)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return error_set(e, errno, "-N @-: cannot read the host list from standard input");
+            return error_set(e, errno, "cannot read standard input, which an option says @- for");
         length += (size_t)got;
         if (length > HOSTS_LIMIT)
             return error_set(e, 0, "-N @-: the host list is longer than %d bytes", HOSTS_LIMIT);
         (*out)[length] = '\0';
-        if (got > 0)
-            continue;
-        (*out)[strcspn(*out, "\n")] = '\0'; /* one line */
-        return 0;
+        if (got == 0)
+            return 0;
     }
+}
+
+/* One line for each option that says "@-", in the order -N, -s: one argument is limited to 128 KiB by the kernel (execve(2)),
+ * and others can see it. */
+static int read_input(struct request *q, char **text, struct error *e)
+{
+    const char **wanting[2] = {&q->hosts, &q->secret};
+    char *next = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        if (*wanting[i] == NULL || strcmp(*wanting[i], "@-") != 0)
+            continue;
+        if (*text == NULL && read_all(text, e) < 0)
+            return -1;
+        next = next == NULL ? *text : next;
+        *wanting[i] = next;
+        next += strcspn(next, "\n");
+        if (*next == '\n')
+            *next++ = '\0';
+    }
+    return 0;
 }
 
 static const char host_characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -149,14 +170,14 @@ static int expand_hosts(const char *text, char **out, struct error *e)
     return 0;
 }
 
-/* The list as it was given, "" for none, and the text of /var/hostsfile, NULL for none. */
-static int take_hosts(const struct request *q, char **list, char **hosts, struct error *e)
+/* The list of -N becomes "" for none; `hosts`: the text of /var/hostsfile, NULL for none. */
+static int take_hosts(struct request *q, char **input, char **hosts, struct error *e)
 {
-    if (q->hosts == NULL || strcmp(q->hosts, "@-") != 0)
-        *list = text_copy(q->hosts != NULL ? q->hosts : "");
-    else if (read_hosts(list, e) < 0)
+    if (read_input(q, input, e) < 0)
         return -1;
-    return **list != '\0' ? expand_hosts(*list, hosts, e) : 0;
+    if (q->hosts == NULL)
+        q->hosts = "";
+    return *q->hosts != '\0' ? expand_hosts(q->hosts, hosts, e) : 0;
 }
 
 static void print_request(const struct request *q, const struct config *config, const struct plan *plan,
@@ -186,7 +207,7 @@ static int open_image(const struct request *q, const struct config *config, cons
     return image_check_acl(&out->meta, caller->uid, caller->gid, caller->groups, caller->group_count, e);
 }
 
-static int prepare(const struct request *q, struct error *e)
+static int prepare(struct request *q, struct error *e)
 {
     struct config config;
     struct caller caller;
@@ -195,8 +216,9 @@ static int prepare(const struct request *q, struct error *e)
     struct modules modules;
     struct plan plan;
     struct volumes volumes = {0};
-    CLEANUP_FREE char *list = NULL, *hosts = NULL;
-    if (take_hosts(q, &list, &hosts, e) < 0 || config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
+    struct sshd_files ssh = {.identity = NULL};
+    CLEANUP_FREE char *input = NULL, *hosts = NULL;
+    if (take_hosts(q, &input, &hosts, e) < 0 || config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
         modules_choose(&config, q->modules, &modules, e) < 0 || volumes_of_user(&q->volumes, &volumes, e) < 0 ||
         plan_check(&config, &modules, &volumes, e) < 0 ||
         caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0 ||
@@ -204,6 +226,11 @@ static int prepare(const struct request *q, struct error *e)
         return -1;
     struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller,
                                    .modules = &modules, .volumes = &volumes, .hosts = hosts};
+    if (q->secret != NULL && sshd_files_make(&subject, q->secret, q->holder, &ssh, e) < 0)
+        return -1;
+    subject.files = ssh.identity != NULL ? ssh.files : NULL;
+    CLEANUP_FREE char *of_job = text_format("%s%s%s", q->hosts, ssh.identity != NULL ? "\n" : "",
+                                            ssh.identity != NULL ? ssh.identity : "");
     plan_make(&subject, &plan);
     if (q->verbose)
         print_request(q, &config, &plan, &subject);
@@ -212,11 +239,11 @@ static int prepare(const struct request *q, struct error *e)
     struct prepare state;
     if (proc < 0)
         return -1;
-    int result = prepare_open(&config, true, &state, e);
+    int result = prepare_open(&config, proc, true, &state, e);
     if (result == 0)
-        result = prepare_join(&state, caller.uid, text, list, q->holder, e);
+        result = prepare_join(&state, caller.uid, text, of_job, q->holder, ssh.identity != NULL, e);
     if (result == 0)
-        result = prepare_build(&state, &plan, &subject, proc, list, q->holder, e);
+        result = prepare_build(&state, &plan, &subject, proc, of_job, q->holder, ssh.identity != NULL, e);
     prepare_close(&state);
     return result < 0 ? -1 : 0;
 }

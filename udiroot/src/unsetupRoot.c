@@ -39,7 +39,7 @@ static int tear_down(const char *holder, struct error *e)
     CLEANUP_CLOSE int proc = rootfs_open_proc(e);
     if (proc < 0)
         return -1;
-    int result = prepare_open(&config, false, &state, e);
+    int result = prepare_open(&config, proc, false, &state, e);
     if (result == 0)
         result = prepare_release(&state, proc, holder, e);
     prepare_close(&state);
