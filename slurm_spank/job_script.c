@@ -70,6 +70,19 @@ static const char *job_image(const char **type, struct error *e)
     return NULL;
 }
 
+/* NULL where no sshd is wanted, or none can be: a job from a submit host whose plugstack.conf lacks the word. Secrets look
+ * like image ids. */
+static const char *job_secret(void)
+{
+    const char *text = getenv("SPANK_SHIFTER_SSH_SECRET");
+    if (!options_sshd_is_enabled())
+        return NULL;
+    if (text != NULL && image_id_is_valid(text))
+        return text;
+    slurm_error("shifter: the job brings no secret for an sshd; is enable_sshd=1 missing where it was submitted?");
+    return NULL;
+}
+
 /* NULL, for the site's default modules, where the job names none, or names what cannot be a list. */
 static const char *job_modules(void)
 {
@@ -117,18 +130,19 @@ static int set_up(spank_t spank, const char *holder, struct error *e)
     (void)snprintf(uid_text, sizeof uid_text, "%u", (unsigned)uid);
     (void)snprintf(gid_text, sizeof gid_text, "%u", (unsigned)gid);
     CLEANUP_FREE char *hosts = job_hosts();
-    const char *modules = job_modules(), *volumes = job_volumes();
-    const char *arguments[18] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
+    const char *modules = job_modules(), *volumes = job_volumes(), *secret = job_secret();
+    const char *arguments[20] = {PREFIX "/sbin/setupRoot", "-u", user, "-U", uid_text, "-G", gid_text, "-J", holder,
                                  "-N", "@-"};
-    size_t count = 11;
+    const char **next = arguments + 11; /* options come before the image */
     if (modules != NULL)
-        memcpy(arguments + count, (const char *[]){"-m", modules}, 2 * sizeof *arguments);
-    count += modules != NULL ? 2 : 0;
+        *next++ = "-m", *next++ = modules;
     if (volumes != NULL)
-        memcpy(arguments + count, (const char *[]){"-v", volumes}, 2 * sizeof *arguments);
-    count += volumes != NULL ? 2 : 0;
-    memcpy(arguments + count, (const char *[]){type, id}, 2 * sizeof *arguments);
-    struct run run = {.arguments = arguments, .input = hosts, .seconds = SETUP_SECONDS};
+        *next++ = "-v", *next++ = volumes;
+    if (secret != NULL)
+        *next++ = "-s", *next++ = "@-";
+    *next++ = type, *next++ = id;
+    CLEANUP_FREE char *both = secret == NULL ? NULL : text_format("%s\n%s\n", hosts != NULL ? hosts : "", secret);
+    struct run run = {.arguments = arguments, .input = both != NULL ? both : hosts, .seconds = SETUP_SECONDS};
     return run_program(&run, e);
 }
 

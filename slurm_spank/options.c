@@ -39,9 +39,14 @@ static struct {
 /* Words of the contract that ask for what this version does not do. "0" and nothing ask for nothing. */
 static const char *const later_words[] = {"extern_setup=", "extern_cgroup=", "memory_cgroup=",
                                           "enable_sshd=",  "enable_ccm=",    "shifter_config="};
+static const char sshd_word[] = "enable_sshd=1"; /* the one value besides these that is served */
+static bool sshd_is_enabled;
 
 void options_configure(int count, char **words)
 {
+    sshd_is_enabled = false;
+    for (int i = 0; i < count; i++)
+        sshd_is_enabled = sshd_is_enabled || strcasecmp(words[i], sshd_word) == 0;
     for (int i = 0; i < count; i++)
         for (size_t o = 0; o < OPTIONS && strcmp(words[i], "long_options") == 0; o++)
             table[o].option.name = table[o].long_name;
@@ -55,11 +60,16 @@ void options_report(int count, char **words)
             if (strncasecmp(words[i], later_words[w], strlen(later_words[w])) == 0)
                 value = words[i] + strlen(later_words[w]);
         bool asks_for_nothing = value != NULL && (*value == '\0' || strcmp(value, "0") == 0);
-        if (strcmp(words[i], "long_options") == 0 || asks_for_nothing)
+        if (strcmp(words[i], "long_options") == 0 || strcasecmp(words[i], sshd_word) == 0 || asks_for_nothing)
             continue;
         slurm_error("shifter: plugstack.conf: %s '%.200s' ignored; see docs/slurm.md for the words of this version",
                     value != NULL ? "unsupported word" : "unknown word", words[i]);
     }
+}
+
+bool options_sshd_is_enabled(void)
+{
+    return sshd_is_enabled;
 }
 
 void options_register(spank_t spank)

@@ -17,6 +17,8 @@ enum options_name { OPTION_IMAGE, OPTION_MODULE, OPTION_VOLUME, OPTIONS };
 void options_configure(int count, char **words);
 /* Logs the words that it does not know or cannot serve yet. */
 void options_report(int count, char **words);
+/* Does the site want an sshd in the containers of its jobs (enable_sshd=1)? */
+bool options_sshd_is_enabled(void);
 void options_register(spank_t spank);
 
 /* What --image, --module or --volume says after option processing, NULL when there is none; on the submit side it has been

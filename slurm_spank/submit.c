@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "submit.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "config.h"
 #include "image_id.h"
@@ -129,6 +131,29 @@ static int submit_volumes(spank_t spank, bool local, struct error *e)
     return local && hand_down(OPTION_VOLUME, text, e) < 0 ? -1 : publish(spank, "SHIFTER_VOLUME", text, e);
 }
 
+/* What the keys of the job's sshd are computed from on each of its nodes (docs/adr/0016-sshd.md). A step of a job has what
+ * the prolog made of the job's. */
+static int submit_secret(spank_t spank, bool local, struct error *e)
+{
+    unsigned char bytes[32];
+    char text[2 * sizeof bytes + 1];
+    if (!options_sshd_is_enabled() || (local && getenv("SLURM_JOB_ID") != NULL))
+        return 0;
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+        return error_set(e, errno, "cannot get random bytes for the keys of the job's sshd");
+    for (size_t i = 0; i < sizeof bytes; i++)
+        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    spank_err_t failure = spank_job_control_setenv(spank, "SHIFTER_SSH_SECRET", text, 1);
+    return failure == ESPANK_SUCCESS ? 0 : error_set(e, 0, "Slurm does not take the secret of the job's sshd: %s",
+                                                     spank_strerror(failure));
+}
+
+void submit_forget_secret(spank_t spank)
+{
+    char name[NAME_LIMIT];
+    (void)spank_unsetenv(spank, in_job("SHIFTER_SSH_SECRET", name));
+}
+
 int submit(spank_t spank, bool local, struct error *e)
 {
     const char *text = options_text(OPTION_IMAGE);
@@ -158,5 +183,5 @@ int submit(spank_t spank, bool local, struct error *e)
     int result = 0;
     for (size_t i = 0; i < VARIABLES && result == 0; i++)
         result = publish(spank, variables[i], values[i], e);
-    return result;
+    return result < 0 ? -1 : submit_secret(spank, local, e);
 }

@@ -15,4 +15,7 @@
  * --image. Fails, before anything is queued, when the image cannot be resolved. */
 int submit(spank_t spank, bool local, struct error *e);
 
+/* In slurmstepd: the secret that the job's sshd is made from goes no further. `env` of a job is shown to people. */
+void submit_forget_secret(spank_t spank);
+
 #endif

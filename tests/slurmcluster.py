@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A real Slurm of two nodes on this machine: munged, slurmctld and two slurmd with a key, ports and files of their own.
 
-`slurmd -N` makes two nodes of one machine. A Slurm that the machine may have is neither used nor touched.
+`slurmd -N` makes two nodes of one machine, with networks of their own where that matters (virtualnodes.py). A Slurm
+that the machine may have is neither used nor touched.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from pathlib import Path
 
 from tests.accounts import MARK, User
 from tests.installation import ROOT
+from tests.virtualnodes import BRIDGE_ADDRESS, VirtualNode
 
 NODES = ("sn1", "sn2")
 PATIENCE = 120  # seconds for what takes a moment on an idle machine
 
 CONFIGURATION = """
 ClusterName=test{mark}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({controller})
 SlurmctldPort={controller_port}
 SlurmUser=slurm
 AuthType=auth/munge
@@ -47,8 +49,8 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 ReturnToService=2
 PrologFlags=Alloc
 PlugStackConfig={base}/plugstack.conf
-NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[0]} CPUs=4
-NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
+NodeName={nodes[0]} NodeHostname={host} NodeAddr={addresses[0]} Port={ports[0]} CPUs=4
+NodeName={nodes[1]} NodeHostname={host} NodeAddr={addresses[1]} Port={ports[1]} CPUs=4
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
 
@@ -59,6 +61,7 @@ class SlurmCluster:
     prefix: Path  # of the installation whose programs the plug-in starts
     alice: User
     eve: User
+    network: Sequence[VirtualNode] = ()  # one for each of NODES, or none: all on this machine's own
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -147,7 +150,9 @@ class SlurmCluster:
             )  # fmt: skip
 
     def start_node(self, node: str) -> None:
-        self.start(node, "slurmd", "-D", "-N", node, "-f", str(self.conf))
+        command = ["slurmd", "-D", "-N", node, "-f", str(self.conf)]
+        own = [each for each in self.network if each.name == node]
+        self.start(node, *(own[0].inside(*command) if own else command))
 
     def stop(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -212,7 +217,8 @@ def _configure(cluster: SlurmCluster) -> None:
     controller_port, *ports = free_ports(3)
     cluster.conf.write_text(CONFIGURATION.format(
         mark=MARK, host=platform.node().split(".")[0], base=cluster.base, controller_port=controller_port, ports=ports,
-        nodes=NODES,
+        nodes=NODES, controller=BRIDGE_ADDRESS if cluster.network else "127.0.0.1",
+        addresses=[each.address for each in cluster.network] or ["127.0.0.1"] * len(NODES),
     ))  # fmt: skip
 
 
@@ -233,12 +239,14 @@ def _start(cluster: SlurmCluster) -> None:
 
 
 @contextmanager
-def slurm_cluster(name: str, prefix: Path, users: tuple[User, User], flags: str = "") -> Iterator[SlurmCluster]:
+def slurm_cluster(
+    name: str, prefix: Path, users: tuple[User, User], flags: str = "", network: Sequence[VirtualNode] = ()
+) -> Iterator[SlurmCluster]:
     """A running cluster whose plug-in was built for `prefix`, with more preprocessor `flags`; removed at the end."""
     base = Path("/var/lib") / f"shifter-{name}-{MARK}"
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(mode=0o755)
-    cluster = SlurmCluster(base, prefix, *users)
+    cluster = SlurmCluster(base, prefix, *users, network)
     try:
         _build_plugin(cluster, flags)
         _configure(cluster)

@@ -546,9 +546,35 @@ def test_missing_programs_stop_nobody_who_wants_no_image(recorded: Recorded) -> 
         away.rmdir()
 
 
+def test_the_secret_of_an_sshd_is_the_jobs_and_reaches_setuproot_on_standard_input_alone(recorded: Recorded) -> None:
+    recorded.cluster.use_plugin("enable_sshd=1")
+    secrets = []
+    for _job in range(2):
+        text = recorded.cluster.batch(f"#SBATCH --image=id:{IDS['a']} --nodes=2\nenv; srun env")
+        calls = recorded.calls("setupRoot")[-2:]
+        inputs = {call.input for call in calls}
+        hosts, secret, end = inputs.pop().split("\n")
+        assert not inputs
+        assert (hosts, end) == ("sn1/1 sn2/1", "")
+        assert re.fullmatch("[0-9a-f]{64}", secret)
+        for call in calls:
+            assert call.arguments[-6:] == ["-N", "@-", "-s", "@-", "id", IDS["a"]]
+            assert secret not in "".join([*call.arguments, *call.environment])
+        assert "SSH" not in text
+        assert secret not in text
+        secrets.append(secret)
+    assert len(set(secrets)) == 2
+    recorded.reset()
+    recorded.cluster.use_plugin()
+    recorded.cluster.batch(f"#SBATCH --image=id:{IDS['a']}")
+    (call,) = recorded.calls("setupRoot")
+    assert "-s" not in call.arguments
+
+
 def test_words_it_does_not_know_are_named_in_the_log_of_the_node_once_and_ignored(recorded: Recorded) -> None:
     cluster, node = recorded.cluster, NODES[1]
-    cluster.use_plugin("nonsense", "enable_sshd=1", "extern_cgroup=0", "shifter_config=/etc/x", "enable_ccm=")
+    words = ["nonsense", "enable_sshd=2", "Enable_SSHD=1", "extern_cgroup=0", "shifter_config=/etc/x", "enable_ccm="]
+    cluster.use_plugin(*words)
     cluster.stop(node)
     cluster.start_node(node)
     cluster.await_idle()
@@ -559,6 +585,6 @@ def test_words_it_does_not_know_are_named_in_the_log_of_the_node_once_and_ignore
     lines = [line for line in cluster.log(node).splitlines() if "plugstack.conf" in line]
     assert [re.sub(".*shifter: ", "", line).split(";")[0] for line in lines] == [
         "plugstack.conf: unknown word 'nonsense' ignored",
-        "plugstack.conf: unsupported word 'enable_sshd=1' ignored",
+        "plugstack.conf: unsupported word 'enable_sshd=2' ignored",
         "plugstack.conf: unsupported word 'shifter_config=/etc/x' ignored",
     ]
