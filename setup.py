@@ -32,14 +32,14 @@ EXTENSIONS = [
     Extension(
         "shifter_imagegw.squashfs._writer",
         sources=sources("shifter_imagegw/squashfs/writer/*.c"),
-        depends=sources("shifter_imagegw/squashfs/writer/*.h"),
+        depends=sources("shifter_imagegw/squashfs/writer/*.h", "shifter_imagegw/squashfs/*.h"),
         libraries=["squashfs", "archive", "isal", "zstd", "crypto"],
         extra_compile_args=[*FLAGS, "-O2"],
     ),
     Extension(
         "shifter_imagegw.squashfs._merger",
         sources=sources("shifter_imagegw/squashfs/merger/*.c"),
-        depends=sources("shifter_imagegw/squashfs/merger/*.h"),
+        depends=sources("shifter_imagegw/squashfs/merger/*.h", "shifter_imagegw/squashfs/*.h"),
         libraries=["squashfs"],
         extra_compile_args=[*FLAGS, "-O2"],
     ),

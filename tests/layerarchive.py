@@ -16,6 +16,7 @@ from typing import Union
 
 from shifter_imagegw.layers.merge import MergeSummary, merge_archives
 from shifter_imagegw.squashfs.walk import walk
+from tests.imagecheck import check_image
 
 _OPAQUE = {"trusted.overlay.opaque": b"y"}
 _IMPLIED = {"user.shifter.implied": b"1"}
@@ -139,9 +140,12 @@ def go_on() -> None:
 
 
 def merge_files(archives: Sequence[Path], image: Path, check: Callable[[], None] = go_on) -> MergeSummary:
-    """Merge archives, whose layers are called sha256:0, sha256:1, … in messages."""
+    """Merge archives, whose layers are called sha256:0, sha256:1, … in messages; other readers then take the image."""
     with opened(archives) as descriptors:
-        return merge_archives(descriptors, image, check, [f"sha256:{number}" for number in range(len(archives))])
+        names = [f"sha256:{number}" for number in range(len(archives))]
+        summary = merge_archives(descriptors, image, check, names)
+    assert check_image(image).entries == summary.entries
+    return summary
 
 
 def expected(*layers: Layer) -> dict[str, bytes]:

@@ -14,12 +14,13 @@ from typing import Any
 from shifter_imagegw.app import create_worker
 from shifter_imagegw.auth import MungeSealer
 from shifter_imagegw.config import Configuration, load_configuration
-from shifter_imagegw.images import FAILURE, Image
+from shifter_imagegw.images import FAILURE, READY, Image
 from shifter_imagegw.manager import ImageManager
 from shifter_imagegw.session import Session
 from shifter_imagegw.squashfs.validate import ImageFacts, validate_image
 from shifter_imagegw.store import ImageStore, open_store
 from tests.gatewayserver import SYSTEM, write_configuration
+from tests.imagecheck import check_image
 from tests.munged import Munged
 from tests.registryserver import RegistryServer
 
@@ -45,7 +46,7 @@ class PulledSite:
         return PulledSite(self.config, configuration, open_store(configuration.store_uri))
 
     def pulled(self, system: str = SYSTEM, reference: str = "app:1", tokens: dict[str, str] | None = None) -> Image:
-        """Pull and return how it ended."""
+        """Pull and return how it ended; an image is one for other readers, too."""
         manager = ImageManager(self.configuration, self.store, MungeSealer(self.configuration), lambda _: frozenset())
         session = Session(system, 3000, 300, "carol", "users", tokens or {})
         started = manager.pull(session, "docker", reference)
@@ -56,6 +57,8 @@ class PulledSite:
         found = failed if failed is not None and failed.status == FAILURE else None
         found = found or self.store.ready_by_tag(system, "docker", reference)
         assert found is not None
+        if found.status == READY:
+            check_image(self.file(system, found))
         return found
 
     def file(self, system: str, image: Image, suffix: str = "squashfs") -> Path:

@@ -22,6 +22,7 @@ from shifter_imagegw.session import Session
 from shifter_imagegw.store import open_store
 from shifter_imagegw.wakeup import Bell
 from tests.gatewayserver import SYSTEM
+from tests.imagecheck import Contents, check_image
 
 ROOT = Path(__file__).resolve().parents[1]
 CAROL = Session(SYSTEM, 3000, 300, "carol", "users")
@@ -93,10 +94,11 @@ class Site:
     def debris(self) -> list[Path]:
         return list(self.images.rglob("*.part"))
 
-    def check_published(self, image: Image) -> None:
-        """Everything a node looks at is there, and nothing else."""
+    def check_published(self, image: Image) -> Contents:
+        """Everything a node looks at is there, and other readers take the image."""
         assert image.image_id is not None
         platform = LocalPlatform(SYSTEM, self.images)
         assert platform.exists(image.image_id, "squashfs")
         assert platform.has_metadata(image.image_id)
         assert [platform.tagged("docker", tag) for tag in image.tags] == [image.image_id] * len(image.tags)
+        return check_image(self.images / f"{image.image_id}.squashfs")

@@ -17,7 +17,11 @@ MEASURES_MEMORY = "tests/security/test_layer_hostile.py::test_memory_of_a_hundre
 FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 SUITES = {
     "parsers": [f"tests/unit/test_udiroot_{name}.py" for name in ("config", "environ", "image", "options", "volumes")],
-    "conversion": ["tests/security/test_layer_hostile.py", "tests/security/test_archive_damage.py"],
+    "conversion": [
+        "tests/security/test_layer_hostile.py",
+        "tests/security/test_archive_damage.py",
+        "tests/functional/test_merge_sharing.py",
+    ],
 }
 
 

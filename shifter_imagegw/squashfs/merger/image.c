@@ -8,6 +8,7 @@
 #include <sqfs/dir_writer.h>
 #include <sqfs/frag_table.h>
 
+#include "../compressor.h"
 #include "extents.h"
 #include "inode.h"
 #include "inode_writer.h"
@@ -247,7 +248,7 @@ static int create_compressor(struct image *i, struct error *e)
     if (code == 0)
         code = sqfs_super_init(&i->super, block_size, 0, id);
     if (code == 0)
-        code = sqfs_compressor_create(&c, &i->compressor);
+        code = compressor_create(&c, &i->compressor);
     return code == 0 ? 0 : failed(i, code, "compressor", e);
 }
 

@@ -7,6 +7,7 @@
 #include <sqfs/block.h>
 #include <sqfs/error.h>
 
+#include "../compressor.h"
 #include "array.h"
 
 enum { NO_FRAGMENT = -1, UNCOMPRESSED = 1 << 24, BACKLOG_PER_THREAD = 8, MAX_BACKLOG = 8192, ZEROS = 128 * 1024 };
@@ -65,7 +66,7 @@ static int create_compressor(struct blocks *blocks, const struct recipe *recipe,
     if (recipe->compressor != SQFS_COMP_LZ4) /* it has no levels */
         config.level = recipe->level;
     if (result == 0)
-        result = sqfs_compressor_create(&config, &blocks->compressor);
+        result = compressor_create(&config, &blocks->compressor);
     if (result != 0)
         return fail_conversion(failure, 0, "libsquashfs does not take compressor %s with level %u (error %d)",
                                sqfs_compressor_name_from_id(recipe->compressor), recipe->level, result);
