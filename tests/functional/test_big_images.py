@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Images at the edge of what sites pull: many layers, a file of 2 GB, through a real worker process; what
-it needs of memory is bounded.
+"""Images at the edge of what sites pull: many layers, a file of 2 GB, a million names, through a real worker process.
+
+The registry, the store and the worker are real, and what the worker needs of memory is what docs/conversion.md says.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pytest
 
 from shifter_imagegw.images import Image
 from tests.gatewayserver import write_configuration
-from tests.imagecheck import Contents, check_image
+from tests.imagecheck import Contents
 from tests.imagetree import listing, mounted
 from tests.munged import Munged
 from tests.registryserver import (
@@ -66,14 +67,13 @@ def converted(directory: Path, munge: Munged, registry: RegistryServer, referenc
         with site.worker() as process:
             image: Image = site.await_ready(reference, WAIT_SECONDS)
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
-        site.check_published(image)
+        contents = site.check_published(image)
         site.store.close()
         found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
         assert found is not None
         memory_mb = int(found[1]) * 1024 / 1e6
         print(f"{reference}: {memory_mb:.0f} MB of memory")
-        path = site.images / f"{image.image_id}.squashfs"
-        yield Converted(path, check_image(path), memory_mb)
+        yield Converted(site.images / f"{image.image_id}.squashfs", contents, memory_mb)
 
 
 class Layer:
@@ -194,4 +194,46 @@ def test_a_file_of_two_gigabytes(tmp_path: Path, munge: Munged, registry: Regist
         with mounted(image.path) as root:
             # Three of the eight blocks in each mebibyte are no holes.
             assert (root / "data/huge").stat().st_blocks == (size >> 20) * 3 * 256 + 1
+        assert image.memory_mb < MEMORY_MB
+
+
+def many_names(layer: Layer, first: int, count: int) -> tuple[int, int]:
+    """``count`` directories with 199 names each: 60 files with contents of their own, 120 empty ones and links,
+    in most a directory. Returns the bytes and the sum of the checksums of their files."""
+    size = checksum = 0
+    for number in range(first, first + count):
+        directory = b"%04d/" % number
+        layer.add(directory, kind=b"5")
+        for name in range(60):
+            data = b"%d of %d\n" % (name, number)
+            size, checksum = size + len(data), checksum + zlib.crc32(data)
+            layer.add(directory + b"file-%03d" % name, data)
+        for name in range(120):
+            layer.add(directory + b"empty-%03d" % name)
+        for name in range(18):
+            layer.add(directory + b"symlink-%02d" % name, kind=b"2", target=b"file-%03d" % name)
+        if number % 20:
+            layer.add(directory + b"last", kind=b"5")
+        else:  # of more hard links sqfs2tar would make minutes: its time grows with the square of their number
+            layer.add(directory + b"last", kind=b"1", target=directory + b"file-009")
+    return size, checksum
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_million_names(tmp_path: Path, munge: Munged, registry: RegistryServer) -> None:
+    """In two layers; the second also removes an empty file of each directory of the first, and adds one."""
+    with Layer(tmp_path / "1") as first, Layer(tmp_path / "2") as second:
+        one, two = many_names(first, 0, 3000), many_names(second, 3000, 2000)
+        for number in range(3000):
+            second.add(b"%04d/.wh.empty-007" % number)
+            second.add(b"%04d/new" % number)
+    push(registry, "million", first, second)
+    with converted(tmp_path, munge, registry, "million:1") as image:
+        assert image.contents == Contents(1_000_001, one[0] + two[0], one[1] + two[1])
+        with mounted(image.path) as root:
+            left = {path.name for path in (root / "2999").glob("empty-00*")}
+            assert left == {f"empty-00{number}" for number in range(10) if number != 7}
+            assert (root / "2980/last").samefile(root / "2980/file-009")
+            assert (root / "4999/symlink-03").read_bytes() == b"3 of 4999\n"
         assert image.memory_mb < MEMORY_MB
