@@ -143,7 +143,7 @@ static int write_children(struct image *i, const struct directory_content *d, ui
             return -1;
     for (uint32_t c = 0; c < d->count; c++) {
         struct inode *child = &inodes[d->children[c].inode];
-        if (child->reference != UINT64_MAX)
+        if ((child->flags & INODE_WRITTEN) != 0)
             continue;
         if (control_step(i->control, WRITE_STEPS, e) < 0 || inode_write(&i->writer, child, e) < 0)
             return -1;
@@ -160,7 +160,7 @@ static int write_listing(struct image *i, const struct directory_content *d, str
         char text[TREE_NAME_MAX + 1];
         memcpy(text, name + 1, *name);
         text[*name] = '\0';
-        code = sqfs_dir_writer_add_entry(i->directories, text, child->number, child->reference,
+        code = sqfs_dir_writer_add_entry(i->directories, text, child->number, child->content.reference,
                                          inode_file_type(child));
     }
     if (code == 0)
@@ -183,7 +183,7 @@ static int write_inodes_and_directories(struct image *i, struct error *e)
     i->super.inode_table_start = i->output.size;
     if (write_directory(i, i->tree->root, i->numbers + 1, e) < 0)
         return -1;
-    i->super.root_inode_ref = i->tree->inodes[i->tree->root].reference;
+    i->super.root_inode_ref = i->tree->inodes[i->tree->root].content.reference;
     int code = sqfs_meta_writer_flush(inode_table);
     i->super.directory_table_start = i->output.size;
     if (code == 0)

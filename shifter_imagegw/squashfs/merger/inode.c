@@ -202,7 +202,7 @@ int inode_read(struct archive *a, struct tree *t, uint64_t reference, uint32_t *
         return -1;
     uint16_t type = field16(&f);
     int extended = type > INODE_SOCKET;
-    struct inode inode = {.xattrs = TREE_NONE, .archive = a->index, .data_archive = a->index, .reference = UINT64_MAX};
+    struct inode inode = {.xattrs = TREE_NONE, .archive = a->index, .data_archive = a->index};
     inode.type = (uint8_t)(extended ? type - INODE_SOCKET : type);
     inode.mode = field16(&f) & 07777;
     inode.uid_index = field16(&f);

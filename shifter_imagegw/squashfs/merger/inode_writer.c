@@ -200,7 +200,10 @@ static int append(struct inode_writer *w, const sqfs_inode_generic_t *made, stru
     int code = sqfs_meta_writer_write_inode(w->table, made);
     if (code != 0)
         return failed(w, code, "inode table", e);
-    inode->reference = block << 16 | offset;
+    if (inode->type == INODE_DIRECTORY)
+        free(inode->content.directory.children);
+    inode->flags |= INODE_WRITTEN;
+    inode->content.reference = block << 16 | offset;
     return 0;
 }
 

@@ -14,7 +14,7 @@ void tree_init(struct tree *t, struct control *control)
 void tree_destroy(struct tree *t)
 {
     for (size_t i = 0; i < t->inode_count; i++)
-        if (t->inodes[i].type == INODE_DIRECTORY)
+        if (t->inodes[i].type == INODE_DIRECTORY && (t->inodes[i].flags & INODE_WRITTEN) == 0)
             free(t->inodes[i].content.directory.children);
     free(t->inodes);
     free(t->names);
@@ -59,7 +59,6 @@ int tree_add_inode(struct tree *t, enum inode_type type, uint32_t *index, struct
     memset(inode, 0, sizeof *inode);
     inode->type = (uint8_t)type;
     inode->xattrs = TREE_NONE;
-    inode->reference = UINT64_MAX;
     return 0;
 }
 

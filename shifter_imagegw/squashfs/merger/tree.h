@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * The tree of names in memory: what a layer archive holds, and what the layers so far add up to. Everything is an index
- * into a pool, so an entry costs 8 bytes, its inode 72 and its name one byte more than its length. Directories hold
+ * into a pool, so an entry costs 8 bytes, its inode 64 and its name one byte more than its length. Directories hold
  * their children sorted by name, as squashfs wants them; so layers are merged by walking two sorted lists.
  * Nothing is freed one by one: what a newer layer hides stays in the pools until the tree is destroyed.
  */
@@ -43,6 +43,7 @@ enum inode_flags {
     INODE_HOLLOW = 4,   /* implied, and nothing but whiteouts below: never makes a directory where none is */
     INODE_NUMBERED = 8, /* has its number in the image */
     INODE_TWIN = 16,    /* an older file of the image has the same content */
+    INODE_WRITTEN = 32, /* is in the image's inode table; of its content only `reference` is left */
 };
 
 struct entry {
@@ -84,13 +85,13 @@ struct inode {
     uint32_t number;       /* inode number: the archive's while it is read, the image's once it is numbered */
     uint32_t nlink;        /* names in the image; 0 until they are counted */
     uint32_t data_archive; /* where a file's blocks and fragment are: its own, or that of an equal file */
-    uint64_t reference;    /* where the image's inode table has it; UINT64_MAX until it is written */
     union {
         struct file_content file;
         struct directory_content directory;
         struct symlink_content symlink;
-        uint32_t device; /* encoded as in squashfs */
-        uint32_t link;   /* index in inodes */
+        uint32_t device;    /* encoded as in squashfs */
+        uint32_t link;      /* index in inodes */
+        uint64_t reference; /* where the image's inode table has it */
     } content;
 };
 
