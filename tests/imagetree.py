@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -60,20 +61,32 @@ def _mount(*arguments: str) -> Iterator[Path]:
     target = Path(tempfile.mkdtemp(prefix="shifter-mount-"))
     try:
         subprocess.run(["mount", *arguments, str(target)], check=True)
-        try:
-            yield target
-        finally:
-            _unmount(target)
-    finally:
+    except subprocess.CalledProcessError:
         target.rmdir()
+        raise
+    try:
+        yield target
+    finally:
+        _unmount(target)
 
 
 def _unmount(target: Path) -> None:
-    """Another suite's mount name space may hold a copy for a moment, and then the kernel calls this one busy."""
+    """Another suite's container may show a copy for a moment: then the kernel calls the mount or its place busy."""
     deadline = time.monotonic() + 20
-    while subprocess.run(["umount", str(target)], capture_output=True, check=False).returncode != 0:
+
+    def wait() -> None:
         assert time.monotonic() < deadline, f"{target} stays busy"
         time.sleep(0.1)
+
+    while subprocess.run(["umount", str(target)], capture_output=True, check=False).returncode != 0:
+        wait()
+    while True:
+        try:
+            return target.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        wait()
 
 
 def listing(root: Path) -> dict[bytes, Item]:
