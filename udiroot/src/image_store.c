@@ -10,15 +10,8 @@ enum { META_LIMIT = 16 << 20, INDEX_ENTRY = IMAGE_ID_LENGTH + 1 };
 
 int image_store_open(const struct config *config, struct error *e)
 {
-    struct error cause;
-    int fd = trust_open(config->image_path, config->image_owner_uid, config->image_owner, false, &cause);
-    struct stat st;
-    if (fd < 0)
-        return error_set(e, 0, "the image store (imagePath) cannot be used: %s", cause.text);
-    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
-        return fd;
-    (void)close(fd);
-    return error_set(e, 0, "the image store (imagePath) %s is not a directory", config->image_path);
+    return trust_open_directory(config->image_path, config->image_owner_uid, config->image_owner,
+                                "the image store (imagePath)", e);
 }
 
 /* Opens the last component of `relative`, a path below the store, in the directory it lies in; -1 with the error, or 1

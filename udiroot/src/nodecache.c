@@ -57,10 +57,9 @@ static int make_nameless(int directory, uid_t uid)
 /* Sparse. It belongs to the user, so that what he writes counts as his where the site has quotas; he cannot open it. */
 static int make_file(const struct config *config, const struct caller *caller, uint64_t size, struct error *e)
 {
-    struct error cause;
-    CLEANUP_CLOSE int directory = trust_open(config->per_node_cache_path, 0, "root", false, &cause);
+    CLEANUP_CLOSE int directory = trust_open_directory(config->per_node_cache_path, 0, "root", "perNodeCachePath", e);
     if (directory < 0)
-        return error_set(e, 0, "perNodeCachePath cannot be used: %s", cause.text);
+        return -1;
     int fd = make_nameless(directory, caller->uid);
     if (fd < 0)
         return error_set(e, errno, "cannot make a file in %s (perNodeCachePath)", config->per_node_cache_path);

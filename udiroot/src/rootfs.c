@@ -53,15 +53,7 @@ int rootfs_open_udi_mount(const struct config *config, struct error *e)
 {
     if (mkdir(config->udi_mount, 0755) < 0 && errno != EEXIST && errno != EROFS)
         return error_set(e, errno, "cannot create udiMount %s", config->udi_mount);
-    struct error cause;
-    int fd = trust_open(config->udi_mount, 0, "root", false, &cause);
-    struct stat st;
-    if (fd < 0)
-        return error_set(e, 0, "udiMount cannot be used: %s", cause.text);
-    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
-        return fd;
-    (void)close(fd);
-    return error_set(e, 0, "udiMount %s is not a directory", config->udi_mount);
+    return trust_open_directory(config->udi_mount, 0, "root", "udiMount", e);
 }
 
 static int make_scratch(struct site *site, const struct plan_step *step, struct error *e)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel.h"
 #include "text.h"
 
 enum { MOST_LINKS = 40 }; /* as the kernel: path_resolution(7) */
@@ -27,6 +28,7 @@ struct walk {
     char at[PATH_MAX];   /* the path of that, without links; "" is the root */
     char rest[PATH_MAX]; /* what is still to be walked */
     int links;           /* still allowed */
+    struct stat st;      /* of where it stands */
     const char *path, *owner_name;
     uid_t owner;
 };
@@ -36,17 +38,14 @@ static int fail(const struct walk *w, const char *name, int errnum, struct error
     return error_set(e, errnum, "cannot open %s, at '%s'", w->path, name);
 }
 
-/* Takes `fd` over: a directory or file that the walk has come to. */
+/* Takes `fd` over: a directory or file that the walk has come to, whose state is known. */
 static int stand_at(struct walk *w, int fd, struct error *e)
 {
-    struct stat st;
     struct error cause;
     if (w->directory >= 0)
         (void)close(w->directory);
     w->directory = fd;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return fail(w, w->at, errno, e);
-    if (trust_check(&st, w->owner, w->owner_name, w->at[0] != '\0' ? w->at : "/", &cause) == 0)
+    if (trust_check(&w->st, w->owner, w->owner_name, w->at[0] != '\0' ? w->at : "/", &cause) == 0)
         return 0;
     return error_set(e, 0, "cannot trust %s: %s", w->path, cause.text);
 }
@@ -54,7 +53,8 @@ static int stand_at(struct walk *w, int fd, struct error *e)
 static int stand_at_root(struct walk *w, struct error *e)
 {
     w->at[0] = '\0';
-    return stand_at(w, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), e);
+    int fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 || fstat(fd, &w->st) < 0 ? fail(w, "/", errno, e) : stand_at(w, fd, e);
 }
 
 /* The target of the link `fd`, which lies where the walk stands, goes before the rest. */
@@ -87,10 +87,9 @@ static int enter(struct walk *w, int fd, const char *name, struct error *e)
 static int step(struct walk *w, const char *name, struct error *e)
 {
     int fd = openat(w->directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0)
+    if (fd < 0 || fstat(fd, &w->st) < 0)
         return fail(w, name, errno, e);
-    if (fstat(fd, &st) < 0 || !S_ISLNK(st.st_mode))
+    if (!S_ISLNK(w->st.st_mode))
         return enter(w, fd, name, e);
     int result = follow_link(w, fd, name, e);
     (void)close(fd);
@@ -110,7 +109,7 @@ static bool next_name(struct walk *w, char name[NAME_MAX + 1])
     return true;
 }
 
-int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, struct error *e)
+static int walk(const char *path, uid_t owner, const char *owner_name, bool follow, struct stat *st, struct error *e)
 {
     struct walk w = {.directory = -1, .links = follow ? MOST_LINKS : 0, .path = path, .owner_name = owner_name,
                      .owner = owner};
@@ -122,9 +121,56 @@ int trust_open(const char *path, uid_t owner, const char *owner_name, bool follo
         result = step(&w, name, e);
     if (result == 0 && w.rest[strspn(w.rest, "/")] != '\0')
         result = fail(&w, w.rest, ENAMETOOLONG, e);
+    *st = w.st;
     if (result == 0)
         return w.directory;
     if (w.directory >= 0)
         (void)close(w.directory);
     return -1;
+}
+
+/* A directory without links on the way, as most are: opened at once, then every directory above it up to the root is
+ * looked at from there. Who could move one of them meanwhile owns it, or the one it lies in. -1: the walk will tell. */
+static int open_directly(const char *path, uid_t owner, const char *owner_name, struct stat *st)
+{
+    char up[PATH_MAX] = "";
+    size_t used = 0;
+    struct stat above;
+    struct error ignored;
+    CLEANUP_CLOSE int fd = strstr(path, "..") == NULL ? kernel_open_no_symlinks(path) : -1;
+    if (fd < 0 || fstat(fd, st) < 0 || !S_ISDIR(st->st_mode) || trust_check(st, owner, owner_name, path, &ignored) < 0)
+        return -1;
+    for (const char *c = path; *(c += strspn(c, "/")) != '\0'; c += strcspn(c, "/")) {
+        used += (size_t)snprintf(up + used, sizeof up - used, "../");
+        if (used >= sizeof up || fstatat(fd, up, &above, 0) < 0 || trust_check(&above, owner, owner_name, up, &ignored) < 0)
+            return -1;
+    }
+    int trusted = fd;
+    fd = -1; /* the caller's */
+    return trusted;
+}
+
+static int resolve(const char *path, uid_t owner, const char *owner_name, bool follow, struct stat *st, struct error *e)
+{
+    int fd = open_directly(path, owner, owner_name, st);
+    return fd >= 0 ? fd : walk(path, owner, owner_name, follow, st, e);
+}
+
+int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, struct error *e)
+{
+    struct stat st;
+    return resolve(path, owner, owner_name, follow, &st, e);
+}
+
+int trust_open_directory(const char *path, uid_t owner, const char *owner_name, const char *what, struct error *e)
+{
+    struct error cause;
+    struct stat st;
+    int fd = resolve(path, owner, owner_name, false, &st, &cause);
+    if (fd < 0)
+        return error_set(e, 0, "%s cannot be used: %s", what, cause.text);
+    if (S_ISDIR(st.st_mode))
+        return fd;
+    (void)close(fd);
+    return error_set(e, 0, "%s %s is not a directory", what, path);
 }

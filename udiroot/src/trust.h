@@ -18,5 +18,7 @@ int trust_check(const struct stat *st, uid_t owner, const char *owner_name, cons
 /* Opens an absolute path O_PATH and checks every component. A symbolic link is an error or, with `follow`, as good as
  * the directory it lies in. Returns the descriptor. */
 int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, struct error *e);
+/* The same of a directory, without following links; `what` is its key in the configuration, for the message. */
+int trust_open_directory(const char *path, uid_t owner, const char *owner_name, const char *what, struct error *e);
 
 #endif
