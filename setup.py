@@ -18,7 +18,7 @@ def sources(*patterns: str) -> list[str]:
 
 # The launcher's own parsers, so that tests and clients read what it reads.
 PARSERS = (
-    *("_core*", "text", "error", "lines", "volumes*", "environ", "options", "trust", "kernel"),
+    *("_core*", "text", "error", "lines", "volumes*", "environ", "options", "trust", "kernel", "file"),
     *("config*", "modules", "image_spec", "image_list", "image_meta"),
 )
 

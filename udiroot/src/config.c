@@ -9,6 +9,7 @@
 
 #include "config_keys.h"
 #include "config_modules.h"
+#include "file.h"
 #include "lines.h"
 
 enum { FILE_LIMIT = 1 << 20 };
@@ -240,13 +241,10 @@ int config_load(const char *path, bool trust_any_owner, struct config *out, stru
         return error_set(e, errno, "cannot read the configuration %s", path);
     if (check_trust(path, &st, trust_any_owner, e) < 0)
         return -1;
-    size_t used = 0;
-    CLEANUP_FREE char *text = text_alloc(FILE_LIMIT + 1);
-    for (ssize_t got = 1; got > 0 && used <= FILE_LIMIT; used += (size_t)got)
-        if ((got = read(fd, text + used, FILE_LIMIT + 1 - used)) < 0)
-            return error_set(e, errno, "cannot read the configuration %s", path);
-    if (used > FILE_LIMIT)
-        return error_set(e, 0, "the configuration %s grows while it is read", path);
+    size_t used;
+    CLEANUP_FREE char *text = file_read(fd, st.st_size, FILE_LIMIT, &used);
+    if (text == NULL)
+        return error_set(e, errno, "cannot read the configuration %s", path);
     return config_parse(text, used, path, out, e);
 }
 

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "file.h"
+
 enum { ENV_FILE_LIMIT = 6 << 20 }; /* as much as execve(2) hands over at most */
 
 /* Does the variable `item` have the name that is the first `length` bytes of `name`? PATH is not PATH_2. */
@@ -129,34 +131,15 @@ int environ_check(const char *name_value, struct error *e)
     return 0;
 }
 
-/* Everything that comes from the descriptor, with a NUL at the end. */
 static char *read_all(int fd, const char *name, size_t *length, struct error *e)
 {
-    size_t room = 4096, used = 0;
-    char *text = text_alloc(room);
-    for (;;) {
-        ssize_t got = read(fd, text + used, room - used - 1);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0) {
-            text[used] = '\0';
-            *length = used;
-            if (got == 0)
-                return text;
-            (void)error_set(e, errno, "cannot read the environment file %.200s", name);
-            break;
-        }
-        used += (size_t)got;
-        if (used > ENV_FILE_LIMIT) {
-            (void)error_set(e, 0, "the environment file %.200s is longer than %d bytes; is it the right one?", name,
-                            ENV_FILE_LIMIT);
-            break;
-        }
-        if (used + 1 == room)
-            text = text_grow(text, room *= 2, 1);
-    }
-    free(text);
-    return NULL;
+    char *text = file_read(fd, 0, ENV_FILE_LIMIT, length);
+    if (text == NULL && errno == EFBIG)
+        (void)error_set(e, 0, "the environment file %.200s is longer than %d bytes; is it the right one?", name,
+                        ENV_FILE_LIMIT);
+    else if (text == NULL)
+        (void)error_set(e, errno, "cannot read the environment file %.200s", name);
+    return text;
 }
 
 int environ_read_file(int fd, const char *name, struct strings *out, struct error *e)

@@ -12,9 +12,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "text.h"
 
-enum { CAPABILITY_NUMBERS = 64 };
+enum { CAPABILITY_NUMBERS = 64, STATUS_LIMIT = 1 << 21 }; /* bytes: 65536 groups of eleven at most */
 
 static void add_group(struct caller *c, gid_t gid)
 {
@@ -121,17 +122,10 @@ static int expect_status(const char *status, const char *name, const char *value
 
 static int read_back(const struct caller *caller, int proc, struct error *e)
 {
-    char status[8192]; /* the lines looked at come before and after Groups, whose length the group limit bounds */
-    CLEANUP_FREE char *text = NULL;
+    size_t length;
     CLEANUP_CLOSE int fd = openat(proc, "self/status", O_RDONLY | O_CLOEXEC);
-    size_t length = 0;
-    ssize_t got = -1;
-    while (fd >= 0 && (got = read(fd, status, sizeof status)) > 0) {
-        text = text_grow(text, length + (size_t)got + 1, 1);
-        memcpy(text + length, status, (size_t)got);
-        text[length += (size_t)got] = '\0';
-    }
-    if (fd < 0 || got < 0 || text == NULL)
+    CLEANUP_FREE char *text = fd < 0 ? NULL : file_read(fd, 0, STATUS_LIMIT, &length);
+    if (text == NULL)
         return error_set(e, errno, "cannot read /proc/self/status to verify that privileges were dropped");
     static const char *const sets[] = {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
+#include "file.h"
 #include "kernel.h"
 #include "text.h"
 
@@ -69,10 +70,10 @@ bool state_file_equals(int directory, const char *name, const char *text)
     CLEANUP_CLOSE int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     struct stat st;
     size_t length = strlen(text);
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != (off_t)length || length > PLAN_TEXT_LIMIT)
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != (off_t)length)
         return false;
-    CLEANUP_FREE char *content = text_alloc(length + 1);
-    return read(fd, content, length) == (ssize_t)length && memcmp(content, text, length) == 0;
+    CLEANUP_FREE char *content = file_read(fd, st.st_size, PLAN_TEXT_LIMIT, &length);
+    return content != NULL && length == strlen(text) && memcmp(content, text, length) == 0;
 }
 
 int state_open_namespace(int environment)
