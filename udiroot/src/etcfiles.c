@@ -11,9 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "kernel.h"
 #include "text.h"
 #include "trust.h"
+
+enum { FILE_LIMIT = 64 << 20 }; /* bytes */
 
 static const char nsswitch[] =
     "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files dns\n"
@@ -39,30 +42,15 @@ int upper_write(int directory, const char *name, const char *text, size_t length
     return 0;
 }
 
-/* The whole of a regular file, NUL-terminated. A missing one is NULL with errno ENOENT. */
-static char *read_file(int directory, const char *name, size_t *length)
+/* The whole of a regular file. A missing one is NULL with errno ENOENT. `st`: its state. */
+static char *read_file(int fd, size_t *length, struct stat *st)
 {
-    CLEANUP_CLOSE int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if (fd < 0 || fstat(fd, st) < 0)
         return NULL;
-    if (!S_ISREG(st.st_mode)) {
-        errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-        return NULL;
-    }
-    size_t capacity = (size_t)st.st_size + 1;
-    char *text = text_alloc(capacity + 1);
-    *length = 0;
-    ssize_t got;
-    while ((got = read(fd, text + *length, capacity - *length)) > 0)
-        if ((*length += (size_t)got) == capacity)
-            text = text_grow(text, (capacity *= 2) + 1, 1);
-    if (got < 0) {
-        free(text);
-        return NULL;
-    }
-    text[*length] = '\0';
-    return text;
+    if (S_ISREG(st->st_mode))
+        return file_read(fd, st->st_size, FILE_LIMIT, length);
+    errno = S_ISDIR(st->st_mode) ? EISDIR : EINVAL;
+    return NULL;
 }
 
 static bool is_member(const struct caller *caller, gid_t gid)
@@ -109,17 +97,35 @@ char *etcfiles_filter_group(const char *text, const char *user, const struct cal
     return out;
 }
 
-static int copy_entry(const char *path, const char *name, int etc, const struct account *user,
+/* Opens an entry of the open directory etcPath, which is root's alone. A link is followed from the root on. */
+static int open_entry(int directory, const char *path, const char *name, struct error *e)
+{
+    CLEANUP_FREE char *full = text_format("%s/%s", path, name);
+    int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 || errno != ELOOP)
+        return fd >= 0 ? fd : error_set(e, errno, "cannot open %s", full);
+    CLEANUP_CLOSE int target = trust_open(full, 0, "root", true, e);
+    if (target < 0)
+        return -1;
+    fd = open(kernel_fd_path(target).text, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return fd >= 0 ? fd : error_set(e, errno, "cannot open %s", full);
+}
+
+static int copy_entry(int directory, const char *path, const char *name, int etc, const struct account *user,
                       const struct caller *caller, unsigned maximum, struct error *e)
 {
     size_t length;
-    CLEANUP_FREE char *full = text_format("%s/%s", path, name);
-    CLEANUP_CLOSE int trusted = trust_open(full, 0, "root", true, e);
-    if (trusted < 0)
+    struct stat st;
+    struct error cause;
+    CLEANUP_CLOSE int fd = open_entry(directory, path, name, e);
+    if (fd < 0)
         return -1;
-    CLEANUP_FREE char *text = read_file(AT_FDCWD, kernel_fd_path(trusted).text, &length);
+    CLEANUP_FREE char *text = read_file(fd, &length, &st);
     if (text == NULL)
         return error_set(e, errno, "cannot copy %s/%s into the container (etcPath holds plain files only)", path, name);
+    CLEANUP_FREE char *full = text_format("%s/%s", path, name);
+    if (trust_check(&st, 0, "root", full, &cause) < 0)
+        return error_set(e, 0, "cannot trust %s: %s", full, cause.text);
     if (strcmp(name, "group") != 0)
         return upper_write(etc, name, text, length, e);
     CLEANUP_FREE char *filtered = etcfiles_filter_group(text, user->name, caller, maximum);
@@ -142,7 +148,7 @@ static int write_static(const struct config *config, int etc, const struct accou
     struct dirent *entry;
     while (result == 0 && (entry = readdir(listing)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            result = copy_entry(config->etc_path, entry->d_name, etc, user, caller, config->max_group_count, e);
+            result = copy_entry(trusted, config->etc_path, entry->d_name, etc, user, caller, config->max_group_count, e);
     (void)closedir(listing);
     static const char *const needed[] = {"passwd", "group", "nsswitch.conf"};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0] && result == 0; i++)
@@ -226,28 +232,31 @@ static int write_dynamic(const struct config *config, int etc, const struct acco
     return upper_write(etc, "host.conf", host_conf, sizeof host_conf - 1, e);
 }
 
-static int copy_from_host(const char *name, int etc, struct error *e)
+static int copy_from_host(const char *path, int etc, struct error *e)
 {
-    CLEANUP_CLOSE int host = open("/etc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     size_t length = 0;
-    CLEANUP_FREE char *text = read_file(host, name, &length);
+    struct stat st;
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    CLEANUP_FREE char *text = read_file(fd, &length, &st);
     if (text == NULL && errno != ENOENT)
-        return error_set(e, errno, "cannot read the host's /etc/%s", name);
-    return upper_write(etc, name, text != NULL ? text : "", length, e);
+        return error_set(e, errno, "cannot read the host's %s", path);
+    return upper_write(etc, strrchr(path, '/') + 1, text != NULL ? text : "", length, e);
 }
 
 int etcfiles_write(const struct config *config, int etc, const struct account *user, const struct caller *caller,
                    struct error *e)
 {
-    if (copy_from_host("hosts", etc, e) < 0 || copy_from_host("resolv.conf", etc, e) < 0)
+    if (copy_from_host("/etc/hosts", etc, e) < 0 || copy_from_host("/etc/resolv.conf", etc, e) < 0)
         return -1;
     int result = config->populate_etc_dynamically ? write_dynamic(config, etc, user, caller, e)
                                                   : write_static(config, etc, user, caller, e);
     /* Last: no file of etcPath or of the image shows password hashes, and the mount list is the container's own. */
     if (result < 0 || upper_write(etc, "shadow", "", 0, e) < 0)
         return -1;
-    (void)unlinkat(etc, "mtab", 0); /* one of etcPath */
-    if (symlinkat("/proc/mounts", etc, "mtab") < 0)
+    int made = symlinkat("/proc/mounts", etc, "mtab");
+    if (made < 0 && errno == EEXIST && unlinkat(etc, "mtab", 0) == 0) /* one of etcPath */
+        made = symlinkat("/proc/mounts", etc, "mtab");
+    if (made < 0)
         return error_set(e, errno, "cannot create /etc/mtab in the container");
     return 0;
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -23,8 +24,11 @@ static const int signals[PROCESS_SIGNALS] = {SIGCHLD, SIGPIPE, SIGXFSZ};
 
 static int fill_standard_descriptors(struct error *e)
 {
+    struct pollfd three[] = {{.fd = 0}, {.fd = 1}, {.fd = 2}};
+    if (poll(three, 3, 0) < 0)
+        return error_set(e, errno, "cannot examine the standard descriptors");
     for (int fd = 0; fd <= 2; fd++) {
-        if (fcntl(fd, F_GETFD) >= 0)
+        if ((three[fd].revents & POLLNVAL) == 0)
             continue;
         if (open("/dev/null", O_RDWR) != fd) /* takes the lowest free number, which is fd */
             return error_set(e, errno, "cannot open /dev/null in place of closed descriptor %d", fd);

@@ -279,10 +279,9 @@ static int enter(struct run *r, struct error *e)
 static void go_to_workdir(const struct run *r, bool quiet)
 {
     const char *wanted = r->workdir != NULL ? r->workdir : r->cwd;
-    if (wanted == NULL)
+    if (wanted == NULL || strcmp(wanted, "/") == 0)
         return;
-    CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    CLEANUP_CLOSE int directory = root < 0 ? -1 : kernel_open_in_root(root, wanted);
+    CLEANUP_CLOSE int directory = kernel_open_in_root(AT_FDCWD, wanted); /* "/", where entering led */
     if (directory >= 0 && fchdir(directory) == 0)
         return;
     struct error e; /* makes the image's text fit for a terminal */
