@@ -44,32 +44,41 @@ static int open_as(const struct container *c, const char *path, enum volume_orig
     return failure != 0 ? -1 : fd;
 }
 
-static int name_of(const struct container *c, int fd, char out[PATH_MAX])
+static char *name_of(int proc, int fd)
 {
-    char link[40];
+    char link[40], out[PATH_MAX];
     (void)snprintf(link, sizeof link, "self/fd/%d", fd);
-    ssize_t length = readlinkat(c->proc, link, out, PATH_MAX);
+    ssize_t length = readlinkat(proc, link, out, PATH_MAX);
     if (length == PATH_MAX)
         errno = ENAMETOOLONG;
-    if (length < 0 || length == PATH_MAX)
-        return -1;
-    out[length] = '\0';
-    return 0;
+    return length < 0 || length == PATH_MAX ? NULL : text_copy_n(out, (size_t)length);
+}
+
+int container_begin(struct container *c, int proc, int root, const struct caller *caller, struct error *e)
+{
+    *c = (struct container){.proc = proc, .root = root, .caller = caller, .root_name = name_of(proc, root)};
+    return c->root_name != NULL ? 0 : error_set(e, errno, "cannot find out where the container's root is");
+}
+
+void container_end(struct container *c)
+{
+    free(c->root_name);
+    free(c->own.ids);
 }
 
 /* The path of an open descriptor as the container will see it. */
 static char *location(const struct container *c, int fd, const char *path, struct error *e)
 {
-    char root[PATH_MAX], name[PATH_MAX];
-    if (name_of(c, c->root, root) < 0 || name_of(c, fd, name) < 0) {
+    CLEANUP_FREE char *name = name_of(c->proc, fd);
+    if (name == NULL) {
         (void)error_set(e, errno, "cannot find out where %s is in the container", path);
         return NULL;
     }
-    if (!path_is_below(name, root)) {
+    if (!path_is_below(name, c->root_name)) {
         (void)error_set(e, 0, "%s was moved out of the container", path);
         return NULL;
     }
-    const char *rest = name + strlen(root);
+    const char *rest = name + strlen(c->root_name);
     return text_copy(*rest != '\0' ? rest : "/");
 }
 

@@ -16,12 +16,17 @@
 struct container {
     int proc; /* descriptor of the host's procfs */
     int root; /* of the directory that will be "/" */
+    char *root_name; /* of that, here */
     const struct caller *caller;
     struct {
         unsigned long *ids; /* of mounts */
         size_t count;
     } own; /* the user's volumes so far */
 };
+
+/* `root` stays open as long as the container is used. */
+int container_begin(struct container *container, int proc, int root, const struct caller *caller, struct error *e);
+void container_end(struct container *container);
 
 /* Both are called as root. What a user maps: a directory or file that he can reach in the container, but not all of it. */
 int container_open_source(const struct container *container, const char *path, struct error *e);

@@ -7,6 +7,7 @@
 #define SHIFTER_IMAGE_H
 
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "config.h"
@@ -76,6 +77,7 @@ int image_list_parse(const char *text, struct strings *out, struct error *e);
 struct image {
     char *id;             /* of a local: image its path, see image_local.h */
     int file_fd, meta_fd; /* O_RDONLY on <id>.squashfs and <id>.meta; -1: a local: image */
+    struct stat status;   /* of the first */
     struct image_meta meta;
 };
 bool image_is_id(const char *text);

@@ -88,8 +88,7 @@ static int bind_entry(const struct merge *m, int source, bool is_directory, int 
                         .name = path,
                         .attributes = MOUNT_NO_SUID | MOUNT_NO_DEVICES,
                         .propagation = PROPAGATE_PRIVATE};
-    unsigned long id;
-    return mount_bind(m->container->proc, &bind, &id, e);
+    return mount_bind(m->container->proc, &bind, NULL, e);
 }
 
 static int merge_directory(struct merge *m, int source, int target, const char *path, struct error *e);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "file.h"
 #include "image.h"
 #include "trust.h"
 
@@ -17,42 +18,22 @@ int image_store_open(const struct config *config, struct error *e)
 /* Opens the last component of `relative`, a path below the store, in the directory it lies in; -1 with the error, or 1
  * when it is not there. */
 static int open_entry(int directory, const struct config *config, const char *relative, int flags, int *out,
-                      struct error *e)
+                      struct stat *st, struct error *e)
 {
     CLEANUP_FREE char *path = text_format("%s/%s", config->image_path, relative);
     const char *slash = strrchr(relative, '/'), *name = slash != NULL ? slash + 1 : relative;
     CLEANUP_CLOSE int fd = openat(directory, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    struct stat st;
     if (fd < 0)
         return errno == ENOENT ? 1 : error_set(e, errno, "cannot open %s", path);
-    if (fstat(fd, &st) < 0)
+    if (fstat(fd, st) < 0)
         return error_set(e, errno, "cannot examine %s", path);
-    if (!((flags & O_DIRECTORY) != 0 ? S_ISDIR(st.st_mode) : S_ISREG(st.st_mode)))
+    if (!((flags & O_DIRECTORY) != 0 ? S_ISDIR(st->st_mode) : S_ISREG(st->st_mode)))
         return error_set(e, 0, "%s is not a %s", path, (flags & O_DIRECTORY) != 0 ? "directory" : "regular file");
-    if (trust_check(&st, config->image_owner_uid, config->image_owner, path, e) < 0)
+    if (trust_check(st, config->image_owner_uid, config->image_owner, path, e) < 0)
         return -1;
     *out = fd;
     fd = -1; /* the caller's */
     return 0;
-}
-
-/* The whole of the metadata of an image; NULL on error. */
-static char *read_whole(int fd, const char *id, size_t *length, struct error *e)
-{
-    struct stat st;
-    if (fstat(fd, &st) < 0 || st.st_size < 0 || st.st_size > META_LIMIT) {
-        (void)error_set(e, 0, "the metadata of image %s has more than %d bytes; pull the image again", id, META_LIMIT);
-        return NULL;
-    }
-    char *text = text_alloc((size_t)st.st_size + 1);
-    *length = 0;
-    for (ssize_t got = 1; got > 0 && *length < (size_t)st.st_size; *length += (size_t)got)
-        if ((got = read(fd, text + *length, (size_t)st.st_size - *length)) < 0) {
-            (void)error_set(e, errno, "cannot read the metadata of image %s", id);
-            free(text);
-            return NULL;
-        }
-    return text;
 }
 
 /* An entry is replaced by rename, so what is opened is whole: an id and a line end, or damaged. */
@@ -87,8 +68,9 @@ int image_index_lookup(int store_fd, const struct config *config, const struct i
         free(relative);
         relative = longer;
         int next;
+        struct stat st;
         int result = open_entry(at < 0 ? store_fd : at, config, relative, last ? O_RDONLY : O_PATH | O_DIRECTORY, &next,
-                                e);
+                                &st, e);
         if (result != 0)
             return result;
         if (at >= 0)
@@ -106,9 +88,9 @@ int image_open(int store_fd, const struct config *config, const char *id, struct
     out->id = text_copy(id);
     CLEANUP_FREE char *meta = text_format("%s.meta", id);
     CLEANUP_FREE char *file = text_format("%s.squashfs", id);
-    int result = open_entry(store_fd, config, meta, O_RDONLY, &out->meta_fd, e);
+    int result = open_entry(store_fd, config, meta, O_RDONLY, &out->meta_fd, &out->status, e);
     if (result == 0)
-        result = open_entry(store_fd, config, file, O_RDONLY, &out->file_fd, e);
+        result = open_entry(store_fd, config, file, O_RDONLY, &out->file_fd, &out->status, e);
     if (result == 0)
         return 0;
     image_close(out);
@@ -118,8 +100,9 @@ int image_open(int store_fd, const struct config *config, const char *id, struct
 int image_read_meta(struct image *image, struct error *e)
 {
     size_t length;
-    CLEANUP_FREE char *text = read_whole(image->meta_fd, image->id, &length, e);
-    return text == NULL ? -1 : image_meta_parse(text, length, image->id, &image->meta, e);
+    CLEANUP_FREE char *text = file_read(image->meta_fd, 0, META_LIMIT, &length);
+    return text != NULL ? image_meta_parse(text, length, image->id, &image->meta, e)
+                        : error_set(e, errno, "cannot read the metadata of image %s", image->id);
 }
 
 void image_close(struct image *image)

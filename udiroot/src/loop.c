@@ -13,6 +13,7 @@
 #include <time.h>
 #include <linux/loop.h>
 
+#include "file.h"
 #include "text.h"
 
 #ifndef LOOP_CONFIGURE
@@ -24,7 +25,7 @@ struct loop_config {
 };
 #endif
 
-enum { LOOP_MAJOR_NUMBER = 7, TRIES = 100 };
+enum { LOOP_MAJOR_NUMBER = 7, TRIES = 100, PARTITIONS_LIMIT = 4 << 20 };
 static const unsigned wanted_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR; /* of an image's */
 
 static void short_pause(void)
@@ -73,26 +74,23 @@ static int open_device(unsigned number, int mode, struct loop *out)
  * error. */
 static int find_device(const struct stat *image, const char *name, struct loop *out, struct error *e)
 {
-    FILE *partitions = fopen("/proc/partitions", "re");
-    if (partitions == NULL)
+    size_t length;
+    CLEANUP_CLOSE int fd = open("/proc/partitions", O_RDONLY | O_CLOEXEC);
+    CLEANUP_FREE char *text = fd < 0 ? NULL : file_read(fd, 0, PARTITIONS_LIMIT, &length);
+    if (text == NULL)
         return error_set(e, errno, "cannot read /proc/partitions to find the image's loop device");
-    char line[256];
     int found = 0;
-    while (found == 0 && fgets(line, sizeof line, partitions) != NULL) {
+    for (char *next = text, *line; found == 0 && (line = strsep(&next, "\n")) != NULL;) {
         unsigned device_major, device_minor;
         unsigned long long kibibytes;
         if (sscanf(line, "%u %u %llu", &device_major, &device_minor, &kibibytes) != 3 ||
             device_major != LOOP_MAJOR_NUMBER || kibibytes != (unsigned long long)image->st_size / 1024 ||
             open_device(device_minor, O_RDONLY, out) < 0)
             continue;
-        if (shows_image(out->fd, image, name)) {
-            found = 1;
-        } else {
+        found = shows_image(out->fd, image, name);
+        if (found == 0)
             (void)close(out->fd);
-            out->fd = -1;
-        }
     }
-    (void)fclose(partitions);
     return found;
 }
 
@@ -169,8 +167,7 @@ static int find_or_make(int control, int image_fd, const struct stat *st, const 
         found = find_device(st, name, out, e);
     if (found == 0)
         found = new_device(control, image_fd, false, name, out, e);
-    (void)flock(control, LOCK_UN);
-    return found < 0 ? -1 : 0;
+    return found < 0 ? -1 : 0; /* the lock goes with the descriptor */
 }
 
 static int open_control(struct error *e)
@@ -187,21 +184,18 @@ int loop_attach_new(int file_fd, const char *name, struct loop *out, struct erro
     return control < 0 ? -1 : new_device(control, file_fd, true, name, out, e);
 }
 
-int loop_attach(int image_fd, const char *name, struct loop *out, struct error *e)
+int loop_attach(int image_fd, const struct stat *image, const char *name, struct loop *out, struct error *e)
 {
     *out = (struct loop){.fd = -1};
-    struct stat st;
-    if (fstat(image_fd, &st) < 0)
-        return error_set(e, errno, "cannot examine image %s", name);
-    int found = find_device(&st, name, out, e);
+    int found = find_device(image, name, out, e);
     if (found != 0)
         return found < 0 ? -1 : 0;
     CLEANUP_CLOSE int control = open_control(e);
     if (control < 0)
         return -1;
-    if (find_or_make(control, image_fd, &st, name, out, e) < 0)
+    if (find_or_make(control, image_fd, image, name, out, e) < 0)
         return -1;
-    if (shows_image(out->fd, &st, name))
+    if (shows_image(out->fd, image, name))
         return 0;
     (void)close(out->fd);
     out->fd = -1;

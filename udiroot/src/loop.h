@@ -7,6 +7,8 @@
 #ifndef SHIFTER_LOOP_H
 #define SHIFTER_LOOP_H
 
+#include <sys/stat.h>
+
 #include "error.h"
 
 struct loop {
@@ -14,9 +16,9 @@ struct loop {
     char device[32]; /* "/dev/loopN" */
 };
 
-/* A read-only autoclear loop device whose backing inode is the file `image_fd`: an existing one, else a new one. `name`
+/* A read-only autoclear loop device whose backing inode is the file `image_fd` in the state `image`: an existing one, else a new one. `name`
  * is for messages. The caller mounts it and then closes `fd`. */
-int loop_attach(int image_fd, const char *name, struct loop *out, struct error *e);
+int loop_attach(int image_fd, const struct stat *image, const char *name, struct loop *out, struct error *e);
 /* A new autoclear loop device that can be written, for `file_fd`, which is open for that; else the same. */
 int loop_attach_new(int file_fd, const char *name, struct loop *out, struct error *e);
 

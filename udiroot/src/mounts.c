@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "file.h"
 #include "text.h"
 
 #ifndef MS_NOSYMFOLLOW
@@ -58,6 +59,8 @@ static char *unescape(const char *text)
 static int parse_line(char *line, struct mount_entry *entry)
 {
     char *fields[6], *rest = NULL, *end;
+    if (strstr(line, " - ") == NULL)
+        return -1;
     for (size_t i = 0; i < 6; i++)
         if ((fields[i] = strtok_r(i == 0 ? line : NULL, " ", &rest)) == NULL)
             return -1;
@@ -65,20 +68,8 @@ static int parse_line(char *line, struct mount_entry *entry)
     entry->parent = strtoul(fields[1], NULL, 10);
     if (*end != '\0' || fields[4][0] != '/')
         return -1;
-    char *word;
-    do
-        word = strtok_r(NULL, " ", &rest);
-    while (word != NULL && strcmp(word, "-") != 0);
-    char *type = strtok_r(NULL, " ", &rest), *source = strtok_r(NULL, " ", &rest),
-         *options = strtok_r(NULL, " ", &rest);
-    if (word == NULL || type == NULL)
-        return -1;
-    if (options == NULL) /* a mount without a source name leaves an empty field, which strtok_r skips */
-        options = source;
     parse_options(fields[5], entry);
     entry->point = unescape(fields[4]);
-    entry->type = text_copy(type);
-    entry->super_options = text_copy(options != NULL ? options : "");
     return 0;
 }
 
@@ -106,25 +97,7 @@ int mount_table_parse(const char *text, size_t length, struct mount_table *out, 
 static char *read_all(int directory, const char *name, size_t *length)
 {
     CLEANUP_CLOSE int fd = openat(directory, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    size_t capacity = 16384;
-    char *text = text_grow(NULL, capacity, 1);
-    *length = 0;
-    for (;;) {
-        ssize_t got = read(fd, text + *length, capacity - *length);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0) {
-            free(text);
-            return NULL;
-        }
-        if (got == 0)
-            return text;
-        *length += (size_t)got;
-        if (*length == capacity)
-            text = text_grow(text, capacity *= 2, 1);
-    }
+    return fd < 0 ? NULL : file_read(fd, 0, SIZE_MAX / 4, length);
 }
 
 int mount_table_read(int proc, struct mount_table *out, struct error *e)
@@ -140,8 +113,6 @@ void mount_table_free(struct mount_table *table)
 {
     for (size_t i = 0; i < table->count; i++) {
         free(table->items[i].point);
-        free(table->items[i].type);
-        free(table->items[i].super_options);
     }
     free(table->items);
     *table = (struct mount_table){0};
@@ -155,8 +126,7 @@ unsigned long mount_id(int proc, int fd)
     CLEANUP_FREE char *text = read_all(proc, name, &length);
     if (text == NULL)
         return 0;
-    CLEANUP_FREE char *copy = text_copy_n(text, length);
-    const char *found = strstr(copy, "mnt_id:");
+    const char *found = strstr(text, "mnt_id:");
     return found == NULL ? 0 : strtoul(found + 7, NULL, 10);
 }
 
@@ -206,6 +176,9 @@ static int bind_on_old_kernel(int proc, const struct bind *b, unsigned long *id,
     unsigned long recursive = b->recursive ? MS_REC : 0;
     struct stat st;
     const char *place = fstat(b->source, &st) == 0 && S_ISDIR(st.st_mode) ? "directory" : "file";
+    int made = place[0] == 'd' ? mkdirat(b->stage, place, 0700) : mknodat(b->stage, place, S_IFREG | 0600, 0);
+    if (made < 0 && errno != EEXIST)
+        return error_set(e, errno, "cannot make a first place for the mount at %s", b->name);
     CLEANUP_CLOSE int bare = openat(b->stage, place, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (bare < 0 ||
         mount(kernel_fd_path(b->source).text, kernel_fd_path(bare).text, NULL, MS_BIND | recursive, NULL) < 0)
@@ -221,7 +194,8 @@ static int bind_on_old_kernel(int proc, const struct bind *b, unsigned long *id,
     point[length] = '\0';
     if (add_attributes_below(proc, point, b->attributes, e) < 0)
         return -1;
-    *id = mount_id(proc, mounted);
+    if (id != NULL)
+        *id = mount_id(proc, mounted);
     return mount(kernel_fd_path(mounted).text, kernel_fd_path(b->target).text, NULL, MS_MOVE, NULL) == 0
                ? 0
                : error_set(e, errno, "cannot mount at %s in the container", b->name);
@@ -239,7 +213,8 @@ int mount_bind(int proc, const struct bind *b, unsigned long *id, struct error *
             return bind_on_old_kernel(proc, b, id, e);
         return error_set(e, errno, "cannot restrict the mount that is to appear at %s in the container", b->name);
     }
-    *id = mount_id(proc, tree);
+    if (id != NULL)
+        *id = mount_id(proc, tree);
     return kernel_attach_mount(tree, b->target) == 0
                ? 0
                : error_set(e, errno, "cannot mount at %s in the container", b->name);

@@ -16,8 +16,6 @@ struct mount_entry { /* one line of mountinfo, proc_pid_mountinfo(5); octal esca
     char *point;
     unsigned attributes; /* MOUNT_* */
     unsigned long flags; /* the same and more as MS_*: what a remount must repeat on old kernels */
-    char *type;
-    char *super_options;
 };
 
 struct mount_table {
@@ -32,7 +30,7 @@ void mount_table_free(struct mount_table *table);
 
 struct bind {
     int source;          /* descriptor: a directory, or a file */
-    int stage;           /* descriptor of a directory of ours on a private mount that holds a `directory` and a `file` */
+    int stage;           /* descriptor of a directory of ours on a private mount */
     int target;          /* descriptor of the mount point: a directory, or a file as the source is */
     const char *name;    /* its path in the container, for messages */
     unsigned attributes; /* added to those the source already has (never taken away) */
@@ -40,7 +38,8 @@ struct bind {
     enum kernel_propagation propagation;
 };
 /* Shows the source at the target, restricted before it can be seen there. `proc` as above. Both are taken by descriptor
- * and no name is looked up again, so nobody can turn either to another place meanwhile. `id`: of the new mount. */
+ * and no name is looked up again, so nobody can turn either to another place meanwhile. `id`: NULL, or of the
+ * new mount. */
 int mount_bind(int proc, const struct bind *bind, unsigned long *id, struct error *e);
 
 /* The id of the mount on which `fd` was opened, from its fdinfo; 0 when it cannot be told. */

@@ -113,7 +113,8 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
         const char *path;
         bool devices, optional;
     } binds[] = {{"/sys", false, false}, {"/dev", true, false}, {"/tmp", false, false}, {"/var/tmp", false, true}};
-    add(plan, PLAN_PROC, NULL, "/proc", "the processes of this node")->attributes |= MOUNT_NO_EXEC;
+    /* Without what is mounted on it; with the node's hidepid=, which belongs to the file system that is shown. */
+    add(plan, PLAN_BIND, "/proc", "/proc", "the processes of this node")->attributes |= MOUNT_NO_EXEC;
     for (size_t i = 0; i < sizeof binds / sizeof binds[0]; i++) {
         struct plan_step *step =
             add(plan, PLAN_BIND, binds[i].path, binds[i].path, "the host's, shared by all containers");
@@ -164,8 +165,7 @@ static const char *const kind_names[] = {
     [PLAN_SCRATCH] = "scratch", [PLAN_IMAGE] = "image", [PLAN_DIRECTORY] = "directory",
     [PLAN_ETC] = "etc",         [PLAN_FILE] = "file",   [PLAN_ROOT] = "root",
     [PLAN_BIND] = "bind",       [PLAN_VOLUME] = "volume", [PLAN_CACHE] = "cache",
-    [PLAN_HOOK] = "hook",       [PLAN_LOCAL] = "local",   [PLAN_PROC] = "proc",
-    [PLAN_READ_ONLY] = "read-only",
+    [PLAN_HOOK] = "hook",       [PLAN_LOCAL] = "local",   [PLAN_READ_ONLY] = "read-only",
 };
 
 /* " ro nosuid ..." */

@@ -29,7 +29,6 @@ enum plan_kind {
     PLAN_HOOK,      /* a program of the site, run by root between two steps */
     PLAN_CACHE,     /* a new file system of `size` bytes, the user's own */
     PLAN_LOCAL,     /* the entries of a directory that stands in for the image, opened with the user's rights */
-    PLAN_PROC,      /* a new procfs */
     PLAN_READ_ONLY  /* the root becomes read-only */
 };
 

@@ -73,12 +73,10 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
     /* Nothing may travel from here to a peer, whatever the propagation of the directory below is. */
     if (mount(NULL, ".", NULL, MS_PRIVATE, NULL) < 0)
         return error_set(e, errno, "cannot make %s private", step->target);
-    static const char *const names[] = {"image", "upper", "work", "root", "directory", "cache"};
+    static const char *const names[] = {"image", "upper", "work", "root"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (mkdir(names[i], 0755) < 0)
             return error_set(e, errno, "cannot create %s/%s", step->target, names[i]);
-    if (mknod("file", S_IFREG | 0644, 0) < 0)
-        return error_set(e, errno, "cannot create %s/file", step->target);
     if ((site->upper = open("upper", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
         return error_set(e, errno, "cannot open %s/upper", step->target);
     return 0;
@@ -89,7 +87,6 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
 static int check_squashfs(const struct image *image, struct error *e)
 {
     unsigned char block[96];
-    struct stat st;
     if (strcmp(image->meta.format, "squashfs") != 0)
         return error_set(e, 0, "image %s has format %s; only squashfs images can be run", image->id,
                          image->meta.format);
@@ -100,7 +97,7 @@ static int check_squashfs(const struct image *image, struct error *e)
     uint64_t used = 0;
     for (int i = 7; i >= 0; i--)
         used = used << 8 | block[40 + i];
-    if (fstat(image->file_fd, &st) < 0 || used > (uint64_t)st.st_size)
+    if (used > (uint64_t)image->status.st_size)
         return error_set(e, 0, "the file of image %s is cut short; pull the image again", image->id);
     return 0;
 }
@@ -111,7 +108,7 @@ static int mount_image(const struct site *site, struct error *e)
     if (check_squashfs(image, e) < 0)
         return -1;
     struct loop loop;
-    if (loop_attach(image->file_fd, image->id, &loop, e) < 0)
+    if (loop_attach(image->file_fd, &image->status, image->id, &loop, e) < 0)
         return -1;
     CLEANUP_CLOSE int device = loop.fd;
     struct stat device_status, mounted;
@@ -179,8 +176,8 @@ static int mount_overlay(struct site *site, struct error *e)
                          "cannot mount the overlay of image and own files (is the kernel module overlay loaded?)");
     if ((site->root = open("root", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0)
         return error_set(e, errno, "cannot open the container's root");
-    site->container = (struct container){.proc = site->proc, .root = site->root, .caller = site->subject->caller};
-    return 0;
+    container_end(&site->container);
+    return container_begin(&site->container, site->proc, site->root, site->subject->caller, e);
 }
 
 /* What is mounted here will be moved to where a hook sees it, which is the upper layer alone: the mount point must be in
@@ -203,6 +200,8 @@ static int open_source(const struct site *site, const struct plan_step *step, st
         return trust_open(step->source, 0, "root", true, e);
     if (step->kind == PLAN_VOLUME)
         return container_open_source(&site->container, step->source, e);
+    if (step->kind == PLAN_CACHE && mkdir("cache", 0700) < 0 && errno != EEXIST)
+        return error_set(e, errno, "cannot make a first place for the cache at %s", step->target);
     if (step->kind == PLAN_CACHE && nodecache_mount(s->config, s->caller, step->size, "cache", e) < 0)
         return -1;
     int fd = open(step->kind == PLAN_CACHE ? "cache" : step->source, O_PATH | O_CLOEXEC);
@@ -232,12 +231,12 @@ static int bind_step(struct site *site, const struct plan_step *step, struct err
                         .attributes = step->attributes,
                         .recursive = step->recursive,
                         .propagation = step->propagation};
-    unsigned long id;
-    if (mount_bind(site->proc, &bind, &id, e) < 0)
+    unsigned long id, *wanted = step->origin == VOLUME_OF_USER ? &id : NULL;
+    if (mount_bind(site->proc, &bind, wanted, e) < 0)
         return -1;
     if (step->kind == PLAN_CACHE && umount2("cache", MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
         return error_set(e, errno, "cannot unmount the first place of the cache at %s", step->target);
-    if (step->origin == VOLUME_OF_USER) {
+    if (wanted != NULL) {
         container->own.ids = text_grow(container->own.ids, container->own.count + 1, sizeof *container->own.ids);
         container->own.ids[container->own.count++] = id;
     }
@@ -298,35 +297,6 @@ static int run_hook(struct site *site, const struct plan_step *step, struct erro
                : error_set(e, errno, "cannot take the directory away that %s worked in", step->reason);
 }
 
-/* hidepid= and its companions are options of each procfs mount: what the host hides, the container's hides too. */
-static int proc_options(int proc, char *out, size_t size, struct error *e)
-{
-    struct mount_table table;
-    if (mount_table_read(proc, &table, e) < 0)
-        return -1;
-    out[0] = '\0';
-    for (size_t i = 0; i < table.count; i++) {
-        if (strcmp(table.items[i].point, "/proc") != 0 || strcmp(table.items[i].type, "proc") != 0)
-            continue;
-        const char *options = table.items[i].super_options;
-        const char *rest = strchr(options, ',');
-        (void)snprintf(out, size, "%s", strncmp(options, "rw", 2) == 0 ? (rest != NULL ? rest + 1 : "") : options);
-    }
-    mount_table_free(&table);
-    return 0;
-}
-
-static int mount_proc(const struct site *site, const struct plan_step *step, struct error *e)
-{
-    char options[256];
-    if (proc_options(site->proc, options, sizeof options, e) < 0)
-        return -1;
-    CLEANUP_CLOSE int target = kernel_open_in_root(site->root, step->target);
-    if (target < 0 || mount("proc", kernel_fd_path(target).text, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) < 0)
-        return error_set(e, errno, "cannot mount procfs in the container");
-    return 0;
-}
-
 static int make_read_only(const struct site *site, struct error *e)
 {
     if (kernel_change_mount(site->root, false, MOUNT_READ_ONLY | MOUNT_NO_SUID | MOUNT_NO_DEVICES,
@@ -352,7 +322,6 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_CACHE: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
     case PLAN_HOOK: return run_hook(site, step, e);
     case PLAN_LOCAL: return image_local_merge(&site->container, site->scratch, step->source, e);
-    case PLAN_PROC: return mount_proc(site, step, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
     }
     return error_set(e, 0, "unknown plan step %d", (int)step->kind);
@@ -373,7 +342,7 @@ int rootfs_build(const struct plan *plan, const struct plan_subject *subject, in
         result = execute_step(&site, &plan->steps[i], e);
     if (result == 0 && kernel_enter_root(site.root) < 0)
         result = error_set(e, errno, "cannot make the container the root of its namespace");
-    free(site.container.own.ids);
+    container_end(&site.container);
     for (size_t i = 0; i < 3; i++) {
         int fd = i == 0 ? site.scratch : i == 1 ? site.upper : site.root;
         if (fd >= 0)
