@@ -58,7 +58,8 @@ def overlaid(layers: Sequence[Path]) -> Iterator[Path]:
 
 @contextmanager
 def _mount(*arguments: str) -> Iterator[Path]:
-    target = Path(tempfile.mkdtemp(prefix="shifter-mount-"))
+    # Not in /tmp: other suites show that in their containers, and what is mounted there stays busy with them.
+    target = Path(tempfile.mkdtemp(prefix="shifter-mount-", dir="/run"))
     try:
         subprocess.run(["mount", *arguments, str(target)], check=True)
     except subprocess.CalledProcessError:
