@@ -39,7 +39,7 @@ static int openat2_path(int directory, const char *path, uint64_t resolve)
     return (int)fd;
 }
 
-enum { WALK_DEPTH = 256, WALK_LINKS = 40 };
+enum { WALK_DEPTH = 256 };
 
 struct walk { /* the descriptors from the root down to where the walk stands; entry 0 is the root, not ours to close */
     int fds[WALK_DEPTH];
@@ -53,38 +53,37 @@ static void walk_up(struct walk *w, size_t to)
 }
 
 /* Takes one component: descends, climbs, or answers 1 with `link` filled when it is a symbolic link. */
-static int walk_component(struct walk *w, const char *name, char link[PATH_MAX])
+static int walk_component(struct walk *w, const char *name, char link[PATH_MAX], kernel_visit *visit, void *context)
 {
-    if (strcmp(name, ".") == 0 || name[0] == '\0')
+    struct stat st = {0};
+    if (name[0] == '\0')
         return 0;
-    if (strcmp(name, "..") == 0) {
-        walk_up(w, w->depth > 0 ? w->depth - 1 : 0);
-        return 0;
-    }
-    if (w->depth + 1 == WALK_DEPTH) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    int fd = openat(w->fds[w->depth], name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -1;
-    if (!S_ISLNK(st.st_mode)) {
-        w->fds[++w->depth] = fd;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        if (fstatat(w->fds[w->depth], ".", &st, 0) < 0) /* ENOTDIR: a file has neither */
+            return -1;
+        walk_up(w, w->depth > 0 && name[1] == '.' ? w->depth - 1 : w->depth);
         return 0;
     }
-    ssize_t length = readlinkat(fd, "", link, PATH_MAX - 1);
-    int saved = errno;
-    (void)close(fd);
-    errno = saved;
-    if (length < 0)
+    errno = ENAMETOOLONG;
+    int fd = w->depth + 1 == WALK_DEPTH ? -1 : openat(w->fds[w->depth], name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    int failed = fd < 0 || fstat(fd, &st) < 0;
+    ssize_t length = !failed && S_ISLNK(st.st_mode) ? readlinkat(fd, "", link, PATH_MAX - 1) : 0;
+    failed = failed || length < 0;
+    if ((visit != NULL && visit(context, failed ? -1 : fd, &st, name) < 0) || failed) {
+        int saved = errno;
+        if (fd >= 0)
+            (void)close(fd);
+        errno = saved;
         return -1;
+    }
     link[length] = '\0';
-    return 1;
+    if (S_ISLNK(st.st_mode))
+        return close(fd) == 0 ? 1 : -1;
+    w->fds[++w->depth] = fd;
+    return 0;
 }
 
-/* openat2(RESOLVE_IN_ROOT) or, with `links` 0, openat2(RESOLVE_NO_SYMLINKS) of kernels before 5.6. */
-static int walk_path(int root, const char *path, int links)
+int kernel_walk(int root, const char *path, int links, kernel_visit *visit, void *context)
 {
     struct walk w = {.fds = {root}};
     char pending[PATH_MAX], link[PATH_MAX], joined[PATH_MAX];
@@ -98,7 +97,7 @@ static int walk_path(int root, const char *path, int links)
         next = slash != NULL ? slash + 1 : NULL;
         if (slash != NULL)
             *slash = '\0';
-        int kind = walk_component(&w, name, link);
+        int kind = walk_component(&w, name, link, visit, context);
         if (kind < 0)
             goto done;
         if (kind == 0)
@@ -127,7 +126,7 @@ done:;
 int kernel_open_in_root(int root, const char *path)
 {
     int fd = openat2_path(root, path[0] == '\0' ? "." : path, RESOLVE_AS_ROOT | RESOLVE_NO_MAGIC);
-    return fd < 0 && errno == ENOSYS ? walk_path(root, path, WALK_LINKS) : fd;
+    return fd < 0 && errno == ENOSYS ? kernel_walk(root, path, KERNEL_LINKS, NULL, NULL) : fd;
 }
 
 int kernel_open_no_symlinks(const char *path)
@@ -138,7 +137,7 @@ int kernel_open_no_symlinks(const char *path)
     int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return -1;
-    fd = walk_path(root, path, 0);
+    fd = kernel_walk(root, path, 0, NULL, NULL);
     int saved = errno;
     (void)close(root);
     errno = saved;

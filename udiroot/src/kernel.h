@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 enum {                           /* attributes a mount can be given; never taken away */
@@ -25,6 +26,13 @@ enum kernel_propagation { PROPAGATE_PRIVATE, PROPAGATE_SLAVE, PROPAGATE_UNCHANGE
 int kernel_open_in_root(int root, const char *path);
 /* Opens an absolute path O_PATH; a symlink in any component is ELOOP. */
 int kernel_open_no_symlinks(const char *path);
+
+/* What those two do without openat2(2), with at most `links` symbolic links followed. `visit`, which may be NULL, is shown
+ * each component but "." and ".." as it is reached, links too; -1 ends the walk. `fd` is -1 with errno when it cannot be
+ * opened. */
+enum { KERNEL_LINKS = 40 }; /* as many as the kernel follows: path_resolution(7) */
+typedef int kernel_visit(void *context, int fd, const struct stat *st, const char *name);
+int kernel_walk(int root, const char *path, int links, kernel_visit *visit, void *context);
 
 /* A detached copy of the mount (with submounts when `recursive`) that shows the directory or file `fd`; ENOSYS on old
  * kernels. */
