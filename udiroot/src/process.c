@@ -6,11 +6,13 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "kernel.h"
+#include "text.h"
 
 /* Less than this, and root's work could stop half way. */
 static const struct {
@@ -117,4 +119,12 @@ int process_restore(const struct process *process, struct error *e)
             return error_set(e, errno, "cannot restore resource limit %d", limits[i].resource);
     (void)umask(process->umask);
     return 0;
+}
+
+int process_change_directory(const char *path)
+{
+    if (strcmp(path, "/") == 0)
+        return 0;
+    CLEANUP_CLOSE int directory = kernel_open_in_root(AT_FDCWD, path);
+    return directory < 0 ? -1 : fchdir(directory);
 }

@@ -27,5 +27,8 @@ struct process {
 int process_begin(int argc, const char *pmi_fd, struct process *out, struct error *e);
 /* Closes what the set-up opened; umask, limits and signals become the caller's again. Last act before the command. */
 int process_restore(const struct process *process, struct error *e);
+/* In the container, its root being the directory we are in: no link and no magic link leads `path` out of it. -1 with
+ * errno. */
+int process_change_directory(const char *path);
 
 #endif

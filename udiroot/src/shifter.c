@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "account.h"
@@ -28,6 +27,7 @@
 #include "rootfs.h"
 #include "state.h"
 #include "text.h"
+#include "userhooks.h"
 
 #ifndef VERSION
 #error "VERSION comes from the Makefile"
@@ -275,74 +275,24 @@ static int enter(struct run *r, struct error *e)
     return privilege_drop(&r->caller, proc, e);
 }
 
-/* As the user in the container, our descriptors closed: no link and no magic link leads the directory out of it. */
-static void go_to_workdir(const struct run *r, bool quiet)
+/* As the user in the container, our descriptors closed. */
+static void go_to_workdir(const char *wanted, bool asked_for)
 {
-    const char *wanted = r->workdir != NULL ? r->workdir : r->cwd;
-    if (wanted == NULL || strcmp(wanted, "/") == 0)
-        return;
-    CLEANUP_CLOSE int directory = kernel_open_in_root(AT_FDCWD, wanted); /* "/", where entering led */
-    if (directory >= 0 && fchdir(directory) == 0)
-        return;
     struct error e; /* makes the image's text fit for a terminal */
-    if (r->workdir == NULL || quiet)
+    if (wanted == NULL || process_change_directory(wanted) == 0 || !asked_for)
         return;
     (void)error_set(&e, 0, "cannot change to working directory %.1000s in the container: %s; staying in /", wanted,
                     strerror(errno));
     (void)fail(&e);
 }
 
-/* In the child: what the command will be but for its environment, its input and the process manager's descriptor. */
-static _Noreturn void become_userhook(const struct run *r, char *path)
-{
-    char search[] = "PATH=/usr/bin:/usr/sbin:/bin:/sbin", locale[] = "LC_ALL=C.UTF-8", shell[] = "/bin/sh";
-    char *const environment[] = {search, locale, NULL}, *const alone[] = {path, NULL};
-    char *const with_shell[] = {shell, path, NULL};
-    struct error ignored;
-    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (null < 0 || dup2(null, STDIN_FILENO) < 0 || process_restore(&r->process, &ignored) < 0)
-        _exit(EXIT_SHIFTER);
-    if (r->process.kept_fd >= 0)
-        (void)close(r->process.kept_fd);
-    go_to_workdir(r, true);
-    (void)execve(path, alone, environment);
-    if (errno == ENOEXEC)
-        (void)execve(shell, with_shell, environment);
-    _exit(errno == ENOENT || errno == ENOTDIR ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
-}
-
-/* Section 13: in the container, as the user, before every command; while SIGCHLD is not ignored. */
-static int run_userhooks(const struct run *r, struct error *e)
-{
-    for (size_t i = 0; i < r->modules.count; i++) {
-        const struct config_module *module = r->modules.items[i];
-        if (module->user_hook == NULL)
-            continue;
-        pid_t child = fork();
-        int status = 0;
-        if (child == 0)
-            become_userhook(r, module->user_hook);
-        while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
-            continue;
-        if (child < 0)
-            return error_set(e, errno, "cannot start a process for the userhook of module %s", module->name);
-        if (WIFSIGNALED(status))
-            return error_set(e, 0, "userhook %s of module %s was killed by signal %d", module->user_hook, module->name,
-                             WTERMSIG(status));
-        if (WEXITSTATUS(status) != 0)
-            return error_set(e, 0, "userhook %s of module %s exited with status %d%s", module->user_hook, module->name,
-                             WEXITSTATUS(status),
-                             WEXITSTATUS(status) == EXIT_NOT_FOUND ? " (is it in the container?)" : "");
-    }
-    return 0;
-}
-
 static int execute(struct run *r)
 {
     struct error e;
-    if (run_userhooks(r, &e) < 0 || process_restore(&r->process, &e) < 0)
+    const char *workdir = r->workdir != NULL ? r->workdir : r->cwd;
+    if (userhooks_run(&r->modules, &r->process, workdir, &e) < 0 || process_restore(&r->process, &e) < 0)
         return fail(&e);
-    go_to_workdir(r, false);
+    go_to_workdir(workdir, r->workdir != NULL);
     const char *program = r->command.items[0];
     environ = r->environ.items; /* execvp searches the container's PATH */
     (void)execvp(program, r->command.items);
