@@ -176,6 +176,39 @@ def test_no_link_of_an_image_leads_a_hook_out_of_its_directory(node: ShifterNode
     assert list(outside.iterdir()) == []
 
 
+LURE = "#!/bin/sh\nset -e\nmkdir -p opt/site/lib\necho payload > opt/site/lib/file\n"
+
+
+@pytest.mark.parametrize("key", ["sitePostMountHook", "roothook"])
+def test_no_link_of_an_image_puts_a_mount_of_the_site_in_a_hooks_way(node: ShifterNode, key: str) -> None:
+    """Scratch space of everybody, shown where the hook writes, would hold links of users: root would follow them."""
+    scratch, outside = node.base / "open-scratch", node.base / "outside-scratch"
+    for path in (scratch, outside):
+        path.mkdir(exist_ok=True)
+    scratch.chmod(0o1777)
+    node.as_user(["ln", "-sfn", str(outside), str(scratch / "lib")], user=node.eve)
+    (node.base / "one-file").write_text("of the site\n")
+    tree = base_tree(node.base / "displacing-tree")
+    (tree / "opt/site").mkdir()
+    (tree / "scratch").symlink_to("/opt/site")
+    node.add_image("displacing", tree)
+    image = f"--image=id:{image_id('displacing')}"
+    hook = node.add_program("hook", LURE)
+    lines = f"siteFs={scratch}:/scratch\n"
+    node.configure(lines + (f"module_m_roothook={hook}\ndefaultModules=m" if key == "roothook" else f"{key}={hook}"))
+    done = node.run(image, "/bin/true", user=node.eve)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "/scratch leads to /opt/site in the container, over a link of the image" in done.stderr
+    prepared = node.as_root("setupRoot", "-u", node.eve.name, "id", image_id("displacing"))
+    assert prepared.returncode == 1
+    assert list(outside.iterdir()) == []
+    # Where no hook comes after, and for single files such as a driver's libraries, links are as good as ever.
+    node.configure(f"{lines}sitePreMountHook={hook}")
+    assert node.run(image, "/bin/readlink", "/opt/site/lib", user=node.eve).stdout == f"{outside}\n"
+    node.configure(f"siteFs={node.base / 'one-file'}:/scratch/file\nsitePostMountHook={hook}")
+    assert node.run(image, "/bin/cat", "/opt/site/file").stdout == "of the site\n"
+
+
 def test_a_user_cannot_end_a_hook_half_way(node: ShifterNode) -> None:
     """He may end the launcher; what root has begun is then finished, in a namespace that goes with it."""
     mark = node.base / "finished"

@@ -18,6 +18,7 @@ struct container {
     int root; /* of the directory that will be "/" */
     char *root_name; /* of that, here */
     const struct caller *caller;
+    bool exact; /* nothing of the site may be where a link of the image leads: a hook follows */
     struct {
         unsigned long *ids; /* of mounts */
         size_t count;

@@ -221,6 +221,7 @@ static int bind_step(struct site *site, const struct plan_step *step, struct err
         return e->text[0] == '\0' ? 0 : -1; /* optional, and not there */
     if (fstat(source, &st) < 0)
         return error_set(e, errno, "cannot examine %s (%s)", step->source, step->reason);
+    container->exact = site->hooks > 0 && S_ISDIR(st.st_mode);
     CLEANUP_CLOSE int target = container_open_target(container, step->target, S_ISDIR(st.st_mode), step->origin, e);
     if (target < 0 || keep_for_hooks(site, target, step->target, e) < 0)
         return -1;
