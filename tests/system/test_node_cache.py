@@ -70,6 +70,29 @@ def test_a_cache_is_the_users_own_file_system(node: ShifterNode, caches: Path, m
     assert fields[fields.index("-") + 1] == "xfs"
 
 
+def test_the_device_stays_the_caches_while_it_is_formatted_whatever_becomes_of_the_launcher(
+    node: ShifterNode, caches: Path
+) -> None:
+    """Its user can kill the launcher: the number of a device that is let go could be another user's a moment later."""
+    begun, found = node.base / "format-begun", node.base / "format-found"
+    for path in (begun, found):
+        path.unlink(missing_ok=True)
+    look = f"losetup -n -O BACK-FILE $4 > {found}.new 2>&1\nmv {found}.new {found}\n"
+    script = f"#!/bin/sh\ntouch {begun}\nsleep 1\n{look}"
+    allow(node, mkfsXfsPath=str(node.add_program("format", script)))
+    process = subprocess.Popen(
+        node.command(IMAGE, CACHE, "/bin/true"), user=node.alice.uid, group=node.alice.gid, extra_groups=[], cwd="/"
+    )
+    while not begun.exists():
+        time.sleep(0.01)
+    node.as_user(["/bin/sh", "-c", f"kill -9 {process.pid}"])
+    process.wait()
+    deadline = time.monotonic() + 10
+    while not found.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert str(caches) in found.read_text()
+
+
 def test_the_size_is_the_one_asked_for_and_space_is_taken_as_it_is_written(node: ShifterNode, caches: Path) -> None:
     free = os.statvfs(caches).f_bavail * os.statvfs(caches).f_frsize
     done = node.run(IMAGE, CACHE, "/bin/sh", "-c", "stat -f -c '%b %S' /cache; head -c 400m /dev/zero > /cache/f")

@@ -71,16 +71,17 @@ static int make_file(const struct config *config, const struct caller *caller, u
     return -1;
 }
 
-/* As hooks are run: checked, without a shell, with nothing of the user's. */
-static int format(const struct config *config, const char *device, struct error *e)
+/* As hooks are run: checked, without a shell, with nothing of the user's. He can kill us meanwhile: the device stays open
+ * in the program, or its number could be somebody else's by the time the program opens it. */
+static int format(const struct config *config, const struct loop *loop, struct error *e)
 {
     struct error cause;
     CLEANUP_CLOSE int program = trust_open(config->mkfs_xfs_path, 0, "root", true, &cause);
     if (program < 0)
         return error_set(e, 0, "mkfsXfsPath cannot be run: %s", cause.text);
     CLEANUP_CLOSE int directory = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    const struct run_place place = {.program = program, .directory = directory};
-    const char *const arguments[] = {config->mkfs_xfs_path, "-q", "-K", "-f", device, NULL};
+    const struct run_place place = {.program = program, .directory = directory, .input = loop->fd};
+    const char *const arguments[] = {config->mkfs_xfs_path, "-q", "-K", "-f", loop->device, NULL};
     struct run run = {.arguments = arguments, .seconds = MKFS_SECONDS, .place = &place};
     return run_program(&run, &cause) == 0
                ? 0
@@ -111,7 +112,7 @@ int nodecache_mount(const struct config *config, const struct caller *caller, ui
     CLEANUP_CLOSE int device = loop.fd; /* autoclear: it must stay open until the mount holds it */
     if (fstat(device, &st) < 0)
         return error_set(e, errno, "cannot examine %s", loop.device);
-    if (format(config, loop.device, e) < 0)
+    if (format(config, &loop, e) < 0)
         return -1;
     if (mount(loop.device, place, "xfs", MS_NOSUID | MS_NODEV, NULL) < 0)
         return error_set(e, errno, "cannot mount the new cache from %s as xfs", loop.device);

@@ -14,6 +14,7 @@ enum { RUN_KEPT = 1024 }; /* bytes of each output stream that are kept; the rest
 struct run_place { /* for a program of root's that the process of a user starts */
     int program;   /* descriptor of what is executed in place of arguments[0] */
     int directory; /* descriptor of the directory it starts in */
+    int input;     /* when above 0, what becomes standard input and so stays open as long as the program runs */
 };
 
 struct run {
