@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "kernel.h"
 #include "mounts.h"
+#include "text.h"
 
-enum { PATIENCE = 30, MOST_ENTRIES = 4096 };
+enum { MOST_ENTRIES = 4096 };
 
 struct merge {
     const struct container *container;
@@ -20,13 +22,23 @@ struct merge {
     size_t entries;     /* so far */
 };
 
+/* With the present rights. A magic link of /proc would lead to what root has open in this process, or to where it stands.
+ * The dot has an automounter mount what it names. */
+static int open_top(const char *path)
+{
+    CLEANUP_FREE char *itself = text_format("%s/.", path);
+    CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_CLOSE int handle = root < 0 ? -1 : kernel_open_in_root(root, itself);
+    return handle < 0 ? -1 : openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
 int image_local_open(const struct config *config, const char *path, struct image *out, struct error *e)
 {
     *out = (struct image){.file_fd = -1, .meta_fd = -1};
     if (!config->allow_local_chroot)
         return error_set(e, 0, "local:%s: this system has no local: images (allowLocalChroot is 0 in udiRoot.conf)", path);
-    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 || faccessat(fd, ".", X_OK, AT_EACCESS) < 0)
+    CLEANUP_CLOSE int fd = open_top(path);
+    if (fd < 0)
         return error_set(e, errno, "cannot open the directory %s of the local: image with your rights", path);
     out->id = text_copy(path);
     /* Others who see the node's udiMount may have no right to it. */
@@ -133,20 +145,20 @@ static int merge_directory(struct merge *m, int source, int target, const char *
     return result;
 }
 
-int image_local_merge(const struct container *c, int stage, const char *path, struct error *e)
+int image_local_top(const struct caller *caller, const char *path, struct error *e)
+{
+    privilege_as_user(caller);
+    int fd = open_top(path), failure = errno;
+    privilege_as_root();
+    return fd >= 0 ? fd : error_set(e, failure, "cannot open the local: image %s with your rights", path);
+}
+
+int image_local_merge(const struct container *c, int stage, int top, struct error *e)
 {
     struct stat st;
     struct merge merge = {.container = c, .stage = stage, .root = mount_id(c->proc, c->root)};
     if (merge.root == 0 || fstat(stage, &st) < 0)
         return error_set(e, errno, "cannot examine the container's root");
     merge.scratch = st.st_dev;
-    container_bound_wait(PATIENCE);
-    privilege_as_user(c->caller);
-    CLEANUP_CLOSE int source = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int failure = errno;
-    privilege_as_root();
-    int result = source < 0 ? error_set(e, failure, "cannot open the local: image %s with your rights", path)
-                            : merge_directory(&merge, source, c->root, "", e);
-    container_bound_wait(0);
-    return result;
+    return merge_directory(&merge, top, c->root, "", e);
 }

@@ -32,6 +32,7 @@ struct site { /* where the building stands; descriptors are O_PATH */
     const struct plan_subject *subject;
     int proc;
     int scratch, upper, root;   /* -1 until their step */
+    int local;                  /* directory of the local: image, or -1 */
     struct container container; /* from PLAN_ROOT on */
     size_t hooks;               /* that are still to be run */
 };
@@ -322,7 +323,7 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
     case PLAN_VOLUME:
     case PLAN_CACHE: return step->split ? bind_entries(site, step, e) : bind_step(site, step, e);
     case PLAN_HOOK: return run_hook(site, step, e);
-    case PLAN_LOCAL: return image_local_merge(&site->container, site->scratch, step->source, e);
+    case PLAN_LOCAL: return image_local_merge(&site->container, site->scratch, site->local, e);
     case PLAN_READ_ONLY: return make_read_only(site, e);
     }
     return error_set(e, 0, "unknown plan step %d", (int)step->kind);
@@ -335,8 +336,11 @@ int rootfs_build(const struct plan *plan, const struct plan_subject *subject, in
     /* Slave: mounts of the host may still arrive, for siteFs with the flag slave; nothing of ours goes out. */
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
         return error_set(e, errno, "cannot cut the mount namespace off from the host's");
-    struct site site = {.subject = subject, .proc = proc, .scratch = -1, .upper = -1, .root = -1};
+    struct site site = {.subject = subject, .proc = proc, .scratch = -1, .upper = -1, .root = -1, .local = -1};
     int result = 0;
+    /* Now, while nothing of ours is mounted that its path could lead to. */
+    if (subject->image->file_fd < 0 && (site.local = image_local_top(subject->caller, subject->image->id, e)) < 0)
+        result = -1;
     for (size_t i = 0; i < plan->count; i++)
         site.hooks += plan->steps[i].kind == PLAN_HOOK;
     for (size_t i = 0; i < plan->count && result == 0; i++)
@@ -344,10 +348,9 @@ int rootfs_build(const struct plan *plan, const struct plan_subject *subject, in
     if (result == 0 && kernel_enter_root(site.root) < 0)
         result = error_set(e, errno, "cannot make the container the root of its namespace");
     container_end(&site.container);
-    for (size_t i = 0; i < 3; i++) {
-        int fd = i == 0 ? site.scratch : i == 1 ? site.upper : site.root;
-        if (fd >= 0)
-            (void)close(fd);
-    }
+    const int fds[] = {site.scratch, site.upper, site.root, site.local};
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            (void)close(fds[i]);
     return result < 0 ? -1 : mounts_verify(proc, plan->writable, e);
 }
