@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,31 +12,15 @@
 #include "mounts.h"
 #include "text.h"
 
-enum { PATIENCE = 30 }; /* seconds */
-
-/* A path of a user can lead to a file system of his own making that never answers. Only death ends such a wait; where
- * others wait too, because setupRoot has the node's lock, it must end, and nothing half-built outlives the process. */
-void container_bound_wait(unsigned seconds)
-{
-    if (getuid() != 0)
-        return;
-    (void)signal(SIGALRM, SIG_DFL);
-    (void)alarm(seconds);
-}
-
 /* The state is taken with the same rights: on a user's own file system root may have none. */
 static int open_as(const struct container *c, const char *path, enum volume_origin origin, struct stat *st)
 {
-    if (origin == VOLUME_OF_USER) {
-        container_bound_wait(PATIENCE);
+    if (origin == VOLUME_OF_USER)
         privilege_as_user(c->caller);
-    }
     int fd = kernel_open_in_root(c->root, path);
     int failure = fd < 0 || fstat(fd, st) < 0 ? errno : 0;
-    if (origin == VOLUME_OF_USER) {
+    if (origin == VOLUME_OF_USER)
         privilege_as_root();
-        container_bound_wait(0);
-    }
     if (failure != 0 && fd >= 0)
         (void)close(fd);
     errno = failure;
@@ -172,6 +155,11 @@ static int check_place(const struct container *c, int fd, const char *path, cons
     if (real == NULL)
         return -1;
     CLEANUP_FREE char *whole = text_format("%s%s", strcmp(real, "/") == 0 && *missing != '\0' ? "" : real, missing);
+    if (c->exact && strcmp(whole, path) != 0)
+        return error_set(e, 0,
+                         "%s leads to %s in the container, over a link of the image; a hook that works there would be led "
+                         "astray, so where hooks follow a directory can only be mounted at a path without links",
+                         path, whole);
     if (volumes_check_target(whole, origin, &cause) == 0)
         return 0;
     return error_set(e, 0, "%s leads to %s in the container: %s", path, whole, cause.text);

@@ -36,7 +36,4 @@ int container_open_source(const struct container *container, const char *path, s
 int container_open_target(const struct container *container, const char *path, bool directory,
                           enum volume_origin origin, struct error *e);
 
-/* For setupRoot: the process ends when this many seconds pass before the next call, with 0. */
-void container_bound_wait(unsigned seconds);
-
 #endif

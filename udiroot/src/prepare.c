@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include "apart.h"
 #include "etcfiles.h"
 #include "mounts.h"
 #include "rootfs.h"
@@ -196,25 +197,6 @@ static int show_tree(struct prepare *s, int proc, int environment, int tree, str
     return 0;
 }
 
-/* Builds in a namespace of its own and comes back. `container` pins it while open; `tree` is -1 on old kernels. */
-static int build_apart(const struct plan *plan, const struct plan_subject *subject, int proc, int *container, int *tree,
-                       struct error *e)
-{
-    CLEANUP_CLOSE int host = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
-    if (host < 0)
-        return error_set(e, errno, "cannot open the host's mount namespace");
-    int result = rootfs_build(plan, subject, proc, e);
-    if (result == 0) {
-        CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        *tree = root < 0 ? -1 : kernel_clone_mount(root, true);
-        if ((*container = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC)) < 0)
-            result = error_set(e, errno, "cannot open the container's mount namespace");
-    }
-    if (setns(host, CLONE_NEWNS) < 0)
-        return error_set(e, errno, "cannot return to the host's mount namespace");
-    return result;
-}
-
 /* Returns 1 when the kernel takes the container's namespace for an older one than the host's. */
 static int pin_namespace(int environment, int container, struct error *e)
 {
@@ -226,14 +208,14 @@ static int pin_namespace(int environment, int container, struct error *e)
     return older ? 1 : -1;
 }
 
-static int build_and_pin(int environment, const struct plan *plan, const struct plan_subject *subject, int proc, int *tree,
-                         struct error *e)
+static int build_and_pin(const struct prepare *s, int environment, const struct plan *plan,
+                         const struct plan_subject *subject, int proc, int *tree, struct error *e)
 {
     CLEANUP_CLOSE int container = -1;
     if (*tree >= 0) /* of an attempt before */
         (void)close(*tree);
     *tree = -1;
-    if (build_apart(plan, subject, proc, &container, tree, e) < 0)
+    if (apart_build(plan, subject, proc, s->base, &container, tree, e) < 0)
         return -1;
     return pin_namespace(environment, container, e);
 }
@@ -241,10 +223,10 @@ static int build_and_pin(int environment, const struct plan *plan, const struct 
 /* A mount namespace may hold younger ones only. Since Linux 6.18 their age is a number that each processor takes from a
  * stock of its own, so where the host's namespace is not the system's first one, a new one can look older. On the
  * processor where the host's was made it never does: they are tried one after the other. */
-static int build_pinned(int environment, const struct plan *plan, const struct plan_subject *subject, int proc, int *tree,
-                        struct error *e)
+static int build_pinned(const struct prepare *s, int environment, const struct plan *plan,
+                        const struct plan_subject *subject, int proc, int *tree, struct error *e)
 {
-    int result = build_and_pin(environment, plan, subject, proc, tree, e);
+    int result = build_and_pin(s, environment, plan, subject, proc, tree, e);
     cpu_set_t allowed, one;
     if (result <= 0 || sched_getaffinity(0, sizeof allowed, &allowed) < 0)
         return result == 0 ? 0 : -1;
@@ -254,7 +236,7 @@ static int build_pinned(int environment, const struct plan *plan, const struct p
         CPU_ZERO(&one);
         CPU_SET(cpu, &one);
         if (sched_setaffinity(0, sizeof one, &one) == 0)
-            result = build_and_pin(environment, plan, subject, proc, tree, e);
+            result = build_and_pin(s, environment, plan, subject, proc, tree, e);
     }
     (void)sched_setaffinity(0, sizeof allowed, &allowed);
     return result == 0 ? 0 : -1;
@@ -290,7 +272,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     if (add_holder(environment, holder, e) < 0)
         return -1;
     CLEANUP_CLOSE int tree = -1;
-    if (build_pinned(environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
+    if (build_pinned(s, environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
         return -1;
     bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
     if (show && show_tree(s, proc, environment, tree, e) < 0)

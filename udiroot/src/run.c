@@ -196,6 +196,19 @@ static int describe_failure(struct run *run, int status, struct error *e)
     return error_set(e, 0, "%s exited with status %d and did not say why", run->arguments[0], WEXITSTATUS(status));
 }
 
+/* Not even a killed process ends while a file system, perhaps of a user's making, keeps it waiting: false after a while. */
+static bool reap(pid_t child)
+{
+    const struct timespec moment = {.tv_nsec = 10000000};
+    for (int tries = 0; tries < 300; tries++) {
+        pid_t ended = waitpid(child, NULL, WNOHANG);
+        if (ended == child || (ended < 0 && errno != EINTR))
+            return true;
+        (void)nanosleep(&moment, NULL);
+    }
+    return false;
+}
+
 static int wait_for(struct run *run, int out, int err, pid_t child, struct error *e)
 {
     struct timespec end;
@@ -204,16 +217,16 @@ static int wait_for(struct run *run, int out, int err, pid_t child, struct error
     end.tv_sec += run->seconds;
     if (!follow(run, out, err, child, &status, &end)) {
         (void)kill(-child, SIGKILL);
-        while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-            continue;
-        return error_set(e, 0, "%s did not end within %u seconds and was killed", run->arguments[0], run->seconds);
+        return error_set(e, 0, "%s did not end within %u seconds and was killed%s", run->arguments[0], run->seconds,
+                         reap(child) ? "" : ", which it has not noticed: it waits for a device or file system");
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : describe_failure(run, status, e);
 }
 
 static int start_and_wait(struct run *run, struct error *e)
 {
-    CLEANUP_CLOSE int in = open_input(run->input);
+    bool given = run->place != NULL && run->place->input > 0;
+    CLEANUP_CLOSE int in = given ? lift(fcntl(run->place->input, F_DUPFD_CLOEXEC, 0)) : open_input(run->input);
     CLEANUP_CLOSE int out_from = -1, out_to = -1, err_from = -1, err_to = -1, report_from = -1, report_to = -1;
     if (in < 0 || open_pipe(&out_from, &out_to) < 0 || open_pipe(&err_from, &err_to) < 0 ||
         open_pipe(&report_from, &report_to) < 0)
