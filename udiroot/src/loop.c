@@ -42,14 +42,18 @@ static void set_name(struct loop_info64 *info, const char *name)
 }
 
 /* Does the device behind `fd` show exactly the whole file described by `image`, read-only, and vanish with its last
- * user? */
+ * user? One that a process of ours has left without flags and name, killed between the two steps below, is finished: no
+ * other program leaves the name empty. */
 static bool shows_image(int fd, const struct stat *image, const char *name)
 {
-    struct loop_info64 info, own = {0};
+    struct loop_info64 info, own = {.lo_flags = wanted_flags};
     set_name(&own, name);
-    return ioctl(fd, LOOP_GET_STATUS64, &info) == 0 && info.lo_device == (__u64)image->st_dev &&
-           info.lo_inode == (__u64)image->st_ino && info.lo_offset == 0 && info.lo_sizelimit == 0 &&
-           (info.lo_flags & wanted_flags) == wanted_flags &&
+    if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0 || info.lo_device != (__u64)image->st_dev ||
+        info.lo_inode != (__u64)image->st_ino || info.lo_offset != 0 || info.lo_sizelimit != 0)
+        return false;
+    if (info.lo_flags == LO_FLAGS_READ_ONLY && info.lo_file_name[0] == '\0')
+        return ioctl(fd, LOOP_SET_STATUS64, &own) == 0;
+    return (info.lo_flags & wanted_flags) == wanted_flags &&
            memcmp(info.lo_file_name, own.lo_file_name, sizeof own.lo_file_name) == 0;
 }
 
@@ -94,8 +98,9 @@ static int find_device(const struct stat *image, const char *name, struct loop *
     return found;
 }
 
-/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay for ever: so the
- * real uid is root's meanwhile, and the caller may not send signals (kill(2)). */
+/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay until the image is
+ * started again, that of a cache for ever: so the real uid is root's meanwhile, and the caller may not send signals
+ * (kill(2)). */
 static int configure_in_two_steps(int device, int image_fd, const struct loop_info64 *info)
 {
     uid_t caller = getuid();
