@@ -24,6 +24,7 @@ static int remove_environment(struct prepare *s, const char *name, struct error 
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
+    (void)unlinkat(environment, "ready", 0); /* so that whoever comes after a kill goes on with it */
     if (sshd_stop(environment, s->proc, e) < 0)
         return -1;
     if (state_has(environment, "shown")) { /* the tree, and the mount that it is attached to */
@@ -52,7 +53,7 @@ static int remove_environment(struct prepare *s, const char *name, struct error 
     return 0;
 }
 
-/* Under the lock nobody builds: an environment without a pinned namespace will never get one. */
+/* Under the lock nobody builds: an environment that is not ready, or whose namespace is not pinned, will never be. */
 static int remove_debris(struct prepare *s, struct error *e)
 {
     struct strings names = {0};
@@ -62,7 +63,7 @@ static int remove_debris(struct prepare *s, struct error *e)
         CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
         if (pinned < 0 && errno != ENOENT)
             result = error_set(e, errno, "cannot examine %s/%s", s->path, names.items[i]);
-        else if (environment >= 0 && pinned < 0)
+        else if (environment >= 0 && (pinned < 0 || !state_has(environment, "ready")))
             result = remove_environment(s, names.items[i], e);
     }
     strings_free(&names);
@@ -278,7 +279,9 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     if (show && show_tree(s, proc, environment, tree, e) < 0)
         return -1;
     CLEANUP_CLOSE int container = with_sshd ? state_open_namespace(environment) : -1;
-    return with_sshd ? sshd_start(environment, container, proc, subject->caller, e) : 0;
+    if (with_sshd && sshd_start(environment, container, proc, subject->caller, e) < 0)
+        return -1;
+    return upper_write(environment, "ready", "", 0, e);
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
