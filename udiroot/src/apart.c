@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kernel.h"
+#include "process.h"
 #include "rootfs.h"
 #include "text.h"
 
@@ -81,17 +82,21 @@ static int receive_answer(int from, int *container, int *tree, struct error *e)
     return 0;
 }
 
-static bool wait_readable(int fd, unsigned seconds)
+/* Asked to end, we ask the child to: it holds signals as we do, and has to stop its hook. */
+static bool wait_for_answer(int fd, pid_t child, unsigned seconds)
 {
     struct pollfd one = {.fd = fd, .events = POLLIN};
     struct timespec now, end;
+    struct error ignored;
     (void)clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += seconds;
     int ready;
     do {
         (void)clock_gettime(CLOCK_MONOTONIC, &now);
-        ready = poll(&one, 1, now.tv_sec < end.tv_sec ? (int)(end.tv_sec - now.tv_sec) * 1000 : 0);
-    } while (ready < 0 && errno == EINTR);
+        ready = poll(&one, 1, now.tv_sec < end.tv_sec ? PROCESS_SIGNAL_MILLISECONDS : 0);
+        if (ready == 0 && process_check_signals(&ignored) < 0)
+            (void)kill(child, SIGTERM);
+    } while (ready <= 0 && (ready == 0 || errno == EINTR) && now.tv_sec < end.tv_sec);
     return ready > 0;
 }
 
@@ -112,7 +117,7 @@ int apart_build(const struct plan *plan, const struct plan_subject *subject, int
         build(plan, subject, proc, lock, to);
     (void)close(to);
     to = -1;
-    if (!wait_readable(from, seconds)) {
+    if (!wait_for_answer(from, child, seconds)) {
         (void)kill(child, SIGKILL); /* it may never come to notice */
         return error_set(e, 0,
                          "the container was not built within %u seconds; does every file system answer that the user's "

@@ -13,6 +13,7 @@
 #include "apart.h"
 #include "etcfiles.h"
 #include "mounts.h"
+#include "process.h"
 #include "rootfs.h"
 #include "sshd.h"
 #include "state.h"
@@ -85,8 +86,10 @@ static int lock_base(bool create, struct prepare *s, struct error *e)
         while (flock(s->base, LOCK_EX) < 0)
             if (errno != EINTR)
                 return error_set(e, errno, "cannot lock " STATEDIR);
-        if (fstat(s->base, &locked) == 0 && stat(STATEDIR, &named) == 0 && locked.st_ino == named.st_ino)
+        if (fstat(s->base, &locked) == 0 && stat(STATEDIR, &named) == 0 && locked.st_ino == named.st_ino) {
+            process_hold_signals(); /* until now they could be answered at once */
             return 0;
+        }
         (void)close(s->base);
     }
 }
@@ -281,7 +284,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     CLEANUP_CLOSE int container = with_sshd ? state_open_namespace(environment) : -1;
     if (with_sshd && sshd_start(environment, container, proc, subject->caller, e) < 0)
         return -1;
-    return upper_write(environment, "ready", "", 0, e);
+    return process_check_signals(e) < 0 ? -1 : upper_write(environment, "ready", "", 0, e);
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -23,6 +24,9 @@ static const struct {
     {RLIMIT_NOFILE, 256},          {RLIMIT_STACK, 1U << 20},
 };
 static const int signals[PROCESS_SIGNALS] = {SIGCHLD, SIGPIPE, SIGXFSZ};
+static const int held[] = {SIGTERM, SIGINT, SIGHUP};
+enum { HELD = sizeof held / sizeof held[0] };
+static bool holding; /* a daemon that has us as a plug-in holds signals for reasons of its own */
 
 static int fill_standard_descriptors(struct error *e)
 {
@@ -104,6 +108,27 @@ int process_begin(int argc, const char *pmi_fd, struct process *out, struct erro
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, &out->mask);
+    return 0;
+}
+
+void process_hold_signals(void)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < HELD; i++) {
+        struct sigaction action; /* a blocked signal waits even if it is ignored */
+        if (sigaction(held[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+            (void)sigaddset(&set, held[i]);
+    }
+    holding = sigprocmask(SIG_BLOCK, &set, NULL) == 0;
+}
+
+int process_check_signals(struct error *e)
+{
+    sigset_t waiting;
+    for (size_t i = 0; i < HELD && holding && sigpending(&waiting) == 0; i++)
+        if (sigismember(&waiting, held[i]) == 1)
+            return error_set(e, 0, "stopped by signal %d; what was begun is undone", held[i]);
     return 0;
 }
 

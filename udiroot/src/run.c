@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "kernel.h"
+#include "process.h"
 #include "text.h"
 
 /* Slurm's prolog has no descriptor 0: what we open must not land on 0 to 2, where the child puts its own. */
@@ -155,15 +156,22 @@ static bool drain(int fd, char *kept, size_t *length)
     return got > 0;
 }
 
-/* Both streams until both end (W-12), then the program itself; false when the deadline came first. */
+/* False when it is time to give up: see wait_for. */
+static bool may_go_on(const struct timespec *end)
+{
+    struct error ignored;
+    return remaining(end) > 0 && process_check_signals(&ignored) == 0;
+}
+
+/* Both streams until both end (W-12), then the program itself; false when something else came first. */
 static bool follow(struct run *run, int out, int err, pid_t child, int *status, const struct timespec *end)
 {
     struct pollfd streams[] = {{.fd = out, .events = POLLIN}, {.fd = err, .events = POLLIN}};
     while (streams[0].fd >= 0 || streams[1].fd >= 0) {
         int left = remaining(end);
-        if (left == 0)
+        if (!may_go_on(end))
             return false;
-        if (poll(streams, 2, left) <= 0)
+        if (poll(streams, 2, left < PROCESS_SIGNAL_MILLISECONDS ? left : PROCESS_SIGNAL_MILLISECONDS) <= 0)
             continue;
         if (streams[0].revents != 0 && !drain(out, run->output, &run->output_length))
             streams[0].fd = -1;
@@ -172,7 +180,7 @@ static bool follow(struct run *run, int out, int err, pid_t child, int *status, 
     }
     const struct timespec moment = {.tv_nsec = 2000000};
     while (waitpid(child, status, WNOHANG) == 0) {
-        if (remaining(end) == 0)
+        if (!may_go_on(end))
             return false;
         (void)nanosleep(&moment, NULL);
     }
@@ -217,8 +225,11 @@ static int wait_for(struct run *run, int out, int err, pid_t child, struct error
     end.tv_sec += run->seconds;
     if (!follow(run, out, err, child, &status, &end)) {
         (void)kill(-child, SIGKILL);
+        bool reaped = reap(child);
+        if (process_check_signals(e) < 0)
+            return -1;
         return error_set(e, 0, "%s did not end within %u seconds and was killed%s", run->arguments[0], run->seconds,
-                         reap(child) ? "" : ", which it has not noticed: it waits for a device or file system");
+                         reaped ? "" : ", which it has not noticed: it waits for a device or file system");
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : describe_failure(run, status, e);
 }

@@ -253,6 +253,8 @@ int main(int argc, char **argv)
     struct error e;
     struct process process;
     struct request request;
+    text_program = "setupRoot";
+    text_failure = 1;
     (void)clearenv();
     if (process_begin(argc, NULL, &process, &e) == 0 && parse_request(argc, argv, &request, &e) == 0) {
         if (getuid() != 0 || geteuid() != 0)

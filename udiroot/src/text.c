@@ -7,15 +7,15 @@
 
 #include "error.h"
 
+const char *text_program = "shifter";
+int text_failure = EXIT_SHIFTER;
+
 static void *must_have(void *memory)
 {
     if (memory != NULL)
         return memory;
-    static const char message[] = "shifter: out of memory\n";
-    if (write(STDERR_FILENO, message, sizeof message - 1) < 0) {
-        /* nobody is left to tell */
-    }
-    _exit(EXIT_SHIFTER);
+    (void)dprintf(STDERR_FILENO, "%s: out of memory\n", text_program);
+    _exit(text_failure);
 }
 
 void *text_alloc(size_t size)

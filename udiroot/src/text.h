@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* How exhausted memory ends the process: who says so (default: shifter), and the exit status. */
+extern const char *text_program;
+extern int text_failure;
+
 void *text_alloc(size_t size);                   /* zeroed */
 void *text_grow(void *array, size_t count, size_t item_size); /* realloc to count items, overflow checked */
 char *text_copy(const char *s);

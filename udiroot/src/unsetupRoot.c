@@ -51,6 +51,8 @@ int main(int argc, char **argv)
     struct error e;
     struct process process;
     const char *holder;
+    text_program = "unsetupRoot";
+    text_failure = 1;
     (void)clearenv();
     if (process_begin(argc, NULL, &process, &e) == 0 && parse_holder(argc, argv, &holder, &e) == 0) {
         if (getuid() != 0 || geteuid() != 0)
