@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Whose images reach the kernel, and who may start them: the trust rules of the image store and of udiRoot.conf
-(sec-01, sec-03, sec-10, sec-74; W-10, W-17, W-24)."""
+(sec-01, sec-03, sec-10, sec-67, sec-68, sec-74; W-10, W-17, W-24)."""
 
 from __future__ import annotations
 
@@ -167,6 +167,7 @@ def test_a_damaged_index_entry_is_an_error(node: ShifterNode, store: Path, conte
 
 
 def test_sec74_denied_and_absent_read_the_same(node: ShifterNode) -> None:
+    """Also sec-68: an image that is marked private and has no list is nobody's, not everybody's."""
     def message(name: str, **meta: str) -> str:
         identifier = image_id(name)
         if meta:
@@ -190,7 +191,7 @@ def test_sec74_denied_and_absent_read_the_same(node: ShifterNode) -> None:
         "USERACL: {uid}\nENV: A=x\nUSERACL: \n",
     ],
 )  # fmt: skip
-def test_damaged_metadata_fails_closed(node: ShifterNode, meta: str) -> None:
+def test_sec67_damaged_metadata_fails_closed(node: ShifterNode, meta: str) -> None:
     identifier = publish(node, "damaged", meta.replace("{uid}", str(node.eve.uid)))
     message = refused(node, f"--image=id:{identifier}")
     assert identifier in message
