@@ -166,15 +166,19 @@ int kernel_attach_mount(int mount, int target)
 
 int kernel_enter_root(int root)
 {
+    struct stat wanted, entered;
     if (fchdir(root) < 0)
         return -1;
-    if (syscall(SYS_pivot_root, ".", ".") == 0) /* stacks the old root on the new one: pivot_root(2), NOTES */
-        return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
-    if (errno != EINVAL)
+    if (syscall(SYS_pivot_root, ".", ".") == 0) { /* stacks the old root on the new one: pivot_root(2), NOTES */
+        if (umount2(".", MNT_DETACH) < 0)
+            return -1;
+    } else if (errno != EINVAL || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0) {
         return -1;
-    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
+    }
+    if (fstat(root, &wanted) < 0 || chdir("/") < 0 || stat("/", &entered) < 0)
         return -1;
-    return chdir("/");
+    errno = EXDEV; /* the host's tree: nothing that follows would notice */
+    return wanted.st_dev == entered.st_dev && wanted.st_ino == entered.st_ino ? 0 : -1;
 }
 
 static int close_listed(unsigned first, unsigned last)
