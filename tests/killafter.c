@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Runs a setuid or root's program and sends it a signal as soon as one chosen system call has had its effect:
  *
- *     killafter REPORT SIGNAL NUMBER UID GID COMMAND...
+ *     killafter REPORT SIGNAL [-]NUMBER UID GID COMMAND...
  *
  * The program's own calls are counted, from its execve on; NUMBER 0 is never. When it becomes another program, or has
  * ended, before its NUMBERth call, it is left alone. REPORT gets a line `class number-of-call second-argument result` for
@@ -9,11 +9,13 @@
  * dies before or after them, `act` are all others. Exit status: 0 it was hit, and the last line is
  * `end status`, negative for a signal; 1 left alone and it ended well; 2 it failed or could not be traced.
  *
- * Children are neither counted nor traced. The tracer is root: traced by anybody else, a program is not setuid (execve(2)).
+ * With a minus the calls of the program's first child are counted, which gets the signal; the program itself then goes on
+ * alone. No other children are counted or traced. The tracer is root: traced by anybody else, a program is not setuid (execve(2)).
  */
 #include <errno.h>
 #include <grp.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,29 +84,59 @@ static int ended(int status)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 1 : 2;
 }
 
-static int trace(pid_t program, int number, unsigned long target, FILE *report)
+static int wait_for_end(pid_t program)
+{
+    int status;
+    return waitpid(program, &status, 0) == program ? ended(status) : 2;
+}
+
+/* The program has just made a child, which stops by itself. */
+static pid_t change_to_child(pid_t program)
+{
+    unsigned long child;
+    int status;
+    if (ptrace(PTRACE_GETEVENTMSG, program, 0, &child) < 0 || ptrace(PTRACE_DETACH, program, 0, 0) < 0 ||
+        waitpid((pid_t)child, &status, __WALL) != (pid_t)child ||
+        ptrace(PTRACE_SETOPTIONS, (pid_t)child, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL) < 0 ||
+        ptrace(PTRACE_SYSCALL, (pid_t)child, 0, 0) < 0)
+        die("ptrace of the child");
+    return (pid_t)child;
+}
+
+static int hit(pid_t traced, pid_t program, int number, FILE *report)
+{
+    int status;
+    (void)kill(traced, number);
+    if (ptrace(PTRACE_DETACH, traced, 0, 0) < 0 && traced != program) /* dead: its parent hears of it after us */
+        (void)waitpid(traced, &status, __WALL);
+    if (waitpid(program, &status, 0) != program)
+        return 2;
+    fprintf(report, "end %d\n", WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status));
+    return 0;
+}
+
+static int trace(pid_t program, bool of_child, int number, unsigned long target, FILE *report)
 {
     int status, programs = 0;
-    while (waitpid(program, &status, 0) == program) {
+    pid_t traced = program;
+    while (waitpid(traced, &status, __WALL) == traced) {
         if (!WIFSTOPPED(status))
-            return ended(status);
+            return traced == program ? ended(status) : wait_for_end(program);
         int deliver = 0;
-        if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8)) {
-            programs++;
-        } else if (WSTOPSIG(status) != (SIGTRAP | 0x80)) {
-            deliver = WSTOPSIG(status);
-        } else if (programs == 1 && count(program, target, report)) {
-            (void)kill(program, number);
-            (void)ptrace(PTRACE_DETACH, program, 0, 0); /* fails for what is dead */
-            if (waitpid(program, &status, 0) != program)
-                return 2;
-            fprintf(report, "end %d\n", WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status));
-            return 0;
+        if (status >> 16 == PTRACE_EVENT_FORK) {
+            traced = change_to_child(program);
+            continue;
         }
-        if (ptrace(programs > 1 ? PTRACE_DETACH : PTRACE_SYSCALL, program, 0, deliver) < 0)
+        if (status >> 16 == PTRACE_EVENT_EXEC)
+            programs++;
+        else if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+            deliver = WSTOPSIG(status);
+        else if (programs == 1 && of_child == (traced != program) && count(traced, target, report))
+            return hit(traced, program, number, report);
+        if (ptrace(programs > 1 ? PTRACE_DETACH : PTRACE_SYSCALL, traced, 0, deliver) < 0)
             die("PTRACE_SYSCALL");
         if (programs > 1)
-            return waitpid(program, &status, 0) == program ? ended(status) : 2;
+            return wait_for_end(program);
     }
     return 2;
 }
@@ -112,7 +144,7 @@ static int trace(pid_t program, int number, unsigned long target, FILE *report)
 int main(int argc, char **argv)
 {
     if (argc < 7) {
-        fprintf(stderr, "usage: killafter REPORT SIGNAL NUMBER UID GID COMMAND...\n");
+        fprintf(stderr, "usage: killafter REPORT SIGNAL [-]NUMBER UID GID COMMAND...\n");
         return 2;
     }
     FILE *report = fopen(argv[1], "we");
@@ -124,9 +156,11 @@ int main(int argc, char **argv)
     int status;
     if (program < 0 || waitpid(program, &status, 0) != program || !WIFSTOPPED(status))
         die("fork");
-    if (ptrace(PTRACE_SETOPTIONS, program, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL) < 0 ||
+    bool of_child = argv[3][0] == '-';
+    long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL | (of_child ? PTRACE_O_TRACEFORK : 0);
+    if (ptrace(PTRACE_SETOPTIONS, program, 0, options) < 0 ||
         ptrace(PTRACE_SYSCALL, program, 0, 0) < 0)
         die("ptrace");
-    int result = trace(program, atoi(argv[2]), strtoul(argv[3], NULL, 10), report);
+    int result = trace(program, of_child, atoi(argv[2]), strtoul(argv[3] + of_child, NULL, 10), report);
     return fclose(report) == 0 ? result : 2;
 }

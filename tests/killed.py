@@ -27,7 +27,8 @@ class Hit:
 
 
 class KillAfter:
-    """The tracer. A command runs as `user`, as root without one; `hidden` as in tests/oldkernel.py."""
+    """The tracer. A command runs as `user`, as root without one; `hidden` as in tests/oldkernel.py.
+    `of_child`: the calls are those of its first child, which gets the signal."""
 
     def __init__(self, directory: Path) -> None:
         self._program = compiled("killafter", directory)
@@ -35,10 +36,11 @@ class KillAfter:
 
     def run(
         self, number: int, command: list[str], user: User | None = None, *,
-        with_signal: int = signal.SIGKILL, hidden: Sequence[str] = (),
+        with_signal: int = signal.SIGKILL, hidden: Sequence[str] = (), of_child: bool = False,
     ) -> Hit:  # fmt: skip
         who = [user.uid, user.gid] if user else [0, 0]
-        tracer = [str(self._program), str(self._report), *map(str, (int(with_signal), number, *who))]
+        tracer = [str(self._program), str(self._report), str(int(with_signal))]
+        tracer += [f"{'-' * of_child}{number}", *map(str, who)]
         done = subprocess.run(
             [*tracer, *command], capture_output=True, text=True, cwd="/", timeout=60,
             preexec_fn=partial(oldkernel.hide, hidden) if hidden else None,
@@ -50,10 +52,11 @@ class KillAfter:
         return Hit(number, calls[-1], hit=True, status=int(last.split()[1]), said=done.stderr)
 
     def points(
-        self, command: list[str], user: User | None = None, *, every: int = 1, hidden: Sequence[str] = ()
-    ) -> list[int]:
+        self, command: list[str], user: User | None = None, *,
+        every: int = 1, hidden: Sequence[str] = (), of_child: bool = False,
+    ) -> list[int]:  # fmt: skip
         """Runs the command to its end: every so manieth call that leaves a trace, and a few of those that do not."""
-        assert not self.run(0, command, user, hidden=hidden).hit
+        assert not self.run(0, command, user, hidden=hidden, of_child=of_child).hit
         calls = self._report.read_text().splitlines()
         acts = [number for number, call in enumerate(calls, 1) if call.startswith("act")]
         looks = sorted(set(range(1, len(calls) + 1)).difference(acts))

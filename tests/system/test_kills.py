@@ -140,3 +140,19 @@ def test_a_teardown_killed_anywhere_is_healed_by_the_next_call(scene: Scene, opt
     scene.succeed(scene.setup(), "first")
     sweep(scene, scene.unsetup(*options), heal)
     scene.succeed(scene.unsetup(), "last")
+
+
+@pytest.mark.slow
+def test_a_builder_killed_anywhere_fails_the_setup_and_leaves_nothing(scene: Scene) -> None:
+    """The process that builds for setupRoot: the kernel may choose that one when it runs out of memory."""
+    command, tracer = scene.setup((VOLUME,)), scene.tracer
+    points = tracer.points(command, of_child=True)
+    scene.succeed(scene.unsetup(), "first")
+    for number in points:
+        hit = tracer.run(number, command, of_child=True)
+        if hit.status == 0:  # it had sent what it built, or was left alone
+            scene.succeed(scene.unsetup("-J", HOLDER), hit)
+        else:
+            assert (hit.status, hit.said.count("\n")) == (1, 1), hit
+            assert hit.said.startswith("setupRoot: the process that built the container ended"), hit
+        check_clean(scene.node, hit)
