@@ -6,11 +6,13 @@
  * The program's own calls are counted, from its execve on; NUMBER 0 is never. When it becomes another program, or has
  * ended, before its NUMBERth call, it is left alone. REPORT gets a line `class number-of-call second-argument result` for
  * each: `look` are calls that leave no trace outside the process, so that it makes no difference to anybody else whether it
- * dies before or after them, `act` are all others. Exit status: 0 it was hit, and the last line is
+ * dies before or after them, `fork` make a process, `act` are all others. Exit status: 0 it was hit, and the last line is
  * `end status`, negative for a signal; 1 left alone and it ended well; 2 it failed or could not be traced.
  *
  * With a minus the calls of the program's first child are counted, which gets the signal; the program itself then goes on
- * alone. No other children are counted or traced. The tracer is root: traced by anybody else, a program is not setuid (execve(2)).
+ * alone. No other children are counted or traced.
+ *
+ * The tracer is root: traced by anybody else, a program is not setuid (execve(2)).
  */
 #include <errno.h>
 #include <grp.h>
@@ -75,6 +77,10 @@ static int count(pid_t program, unsigned long target, FILE *report)
     for (size_t i = 0; i < sizeof looks / sizeof *looks; i++)
         if (number == looks[i])
             class = "look";
+#ifdef SYS_fork
+    class = number == SYS_fork || number == SYS_vfork ? "fork" : class;
+#endif
+    class = number == SYS_clone || number == SYS_clone3 ? "fork" : class;
     fprintf(report, "%s %lu %#lx %ld\n", class, (unsigned long)number, (unsigned long)argument, (long)info.exit.rval);
     return ++done == target;
 }

@@ -34,17 +34,33 @@ class KillAfter:
         self._program = compiled("killafter", directory)
         self._report = directory / "calls"
 
+    def last_fork(self) -> int:
+        """The number of the call, in the last run, that made the last process."""
+        calls = self._report.read_text().splitlines()
+        return max(number for number, call in enumerate(calls, 1) if call.startswith("fork"))
+
     def run(
         self, number: int, command: list[str], user: User | None = None, *,
         with_signal: int = signal.SIGKILL, hidden: Sequence[str] = (), of_child: bool = False,
     ) -> Hit:  # fmt: skip
-        who = [user.uid, user.gid] if user else [0, 0]
-        tracer = [str(self._program), str(self._report), str(int(with_signal))]
-        tracer += [f"{'-' * of_child}{number}", *map(str, who)]
         done = subprocess.run(
-            [*tracer, *command], capture_output=True, text=True, cwd="/", timeout=60,
+            self.traced(number, command, user, with_signal=with_signal, of_child=of_child),
+            capture_output=True, text=True, cwd="/", timeout=60,
             preexec_fn=partial(oldkernel.hide, hidden) if hidden else None,
         )  # fmt: skip
+        return self.outcome(number, done)
+
+    def traced(
+        self, number: int, command: list[str], user: User | None = None, *,
+        with_signal: int = signal.SIGKILL, of_child: bool = False,
+    ) -> list[str]:  # fmt: skip
+        """What `run` runs, for those who run it elsewhere."""
+        who = [user.uid, user.gid] if user else [0, 0]
+        tracer = [str(self._program), str(self._report), str(int(with_signal)), f"{'-' * of_child}{number}"]
+        return [*tracer, *map(str, who), *command]
+
+    def outcome(self, number: int, done: subprocess.CompletedProcess[str]) -> Hit:
+        """What came of it."""
         assert done.returncode in (0, 1), (number, done.stderr)
         *calls, last = self._report.read_text().splitlines()
         if done.returncode == 1:
@@ -58,7 +74,7 @@ class KillAfter:
         """Runs the command to its end: every so manieth call that leaves a trace, and a few of those that do not."""
         assert not self.run(0, command, user, hidden=hidden, of_child=of_child).hit
         calls = self._report.read_text().splitlines()
-        acts = [number for number, call in enumerate(calls, 1) if call.startswith("act")]
+        acts = [number for number, call in enumerate(calls, 1) if not call.startswith("look")]
         looks = sorted(set(range(1, len(calls) + 1)).difference(acts))
         assert len(acts) > 20
         return sorted(acts[::every] + looks[:: 10 * every])

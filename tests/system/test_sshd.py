@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.accounts import User
+from tests.killed import Hit, KillAfter
+from tests.nodestate import processes
 from tests.shifternode import ShifterNode, image_id
 from tests.sshclosure import BUILDER, source, ssh_closure
 from tests.virtualnodes import VirtualNode, hosts_file, virtual_nodes
@@ -73,12 +75,16 @@ class Pair:
         """What the prolog of a job does on one of the nodes."""
         who, virtual = user or self.node.alice, self.nodes[where]
         account = pwd.getpwuid(who.uid).pw_name
-        holder = f"{job}@{virtual.name}"
-        hosts = " ".join(f"{each.name}/1" for each in self.nodes)
-        return virtual.run(
-            self.node.program("setupRoot"), "-u", account, "-U", str(who.uid), "-G", str(who.gid), "-J", holder,
-            "-N", "@-", "-s", "@-", "id", image_id(image), input=f"{hosts}\n{secret}\n",
-        )  # fmt: skip
+        command = self.setup(account, who, f"{job}@{virtual.name}", image)
+        return virtual.run(*command, input=self.told(secret))
+
+    def setup(self, account: str, who: User, holder: str, image: str = "base") -> list[str]:
+        ids = ["-u", account, "-U", str(who.uid), "-G", str(who.gid)]
+        return [self.node.program("setupRoot"), *ids, "-J", holder, "-N", "@-", "-s", "@-", "id", image_id(image)]
+
+    def told(self, secret: str = SECRET) -> str:
+        """On standard input."""
+        return " ".join(f"{each.name}/1" for each in self.nodes) + f"\n{secret}\n"
 
     def watchers(self) -> list[int]:
         return watchers((self.node.alice, self.node.eve))
@@ -359,6 +365,29 @@ def test_a_second_prolog_of_the_job_keeps_the_sshd_and_one_after_its_death_start
         time.sleep(0.05)
     pair.prepare()
     assert pair.ssh(0, "true").returncode == 0
+
+
+def test_a_setup_killed_while_it_starts_sshd_leaves_none_that_nobody_knows(pair: Pair, tmp_path: Path) -> None:
+    """At each call from the one that makes the watcher on."""
+    tracer, node, alice = KillAfter(tmp_path), pair.nodes[0], pair.node.alice
+    command = pair.setup(alice.name, alice, "7@n1")
+
+    def run(number: int) -> Hit:
+        done = node.run(*tracer.traced(number, command), input=pair.told())
+        return tracer.outcome(number, done)
+
+    assert not run(0).hit
+    pair.release(0)
+    made = tracer.last_fork()
+    for number in range(made, made + 9):
+        hit = run(number)
+        pair.release(0)
+        await_gone(alice, "sshd")
+        deadline = time.monotonic() + 20
+        while processes(pair.node):  # the watcher without its sshd as well
+            assert time.monotonic() < deadline, hit
+            time.sleep(0.02)
+        assert pair.node.loop_devices() == [], hit
 
 
 def test_the_user_can_end_his_sshd_but_not_what_watches_it(pair: Pair) -> None:

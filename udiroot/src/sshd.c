@@ -169,8 +169,10 @@ static bool read_log(struct said *said)
     for (char *c = said->text; *c != '\0'; c++)
         if (*c == '\r' || *c == '\n')
             *c = ' ';
-    if (strstr(said->text, "Server listening on ") != NULL)
+    if (strstr(said->text, "Server listening on ") != NULL) {
+        (void)prctl(PR_SET_PDEATHSIG, 0);
         report(said, "+");
+    }
     return true;
 }
 
@@ -202,7 +204,17 @@ static void watch(void)
     }
 }
 
-static _Noreturn void run_watcher(int reports, int container, int proc, const struct caller *caller)
+/* Until it has reported, the watcher ends with setupRoot: nobody would know of it if that was killed before the record. */
+static bool record_watcher(int environment, int proc, pid_t parent)
+{
+    struct error ignored;
+    CLEANUP_FREE char *text = text_format("%ld %llu\n", (long)getpid(), start_time(proc, getpid()));
+    return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == parent &&
+           upper_write(environment, record, text, strlen(text), &ignored) == 0;
+}
+
+static _Noreturn void run_watcher(int environment, int reports, int container, int proc, const struct caller *caller,
+                                  pid_t parent)
 {
     int log[2];
     sigset_t signals;
@@ -211,8 +223,8 @@ static _Noreturn void run_watcher(int reports, int container, int proc, const st
     (void)sigaddset(&signals, SIGCHLD);
     (void)sigprocmask(SIG_SETMASK, &signals, NULL);
     int events = signalfd(-1, &signals, SFD_CLOEXEC), null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (setsid() < 0 || chdir("/") < 0 || events < 0 || null < 0 || pipe2(log, O_CLOEXEC) < 0 ||
-        prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
+    if (!record_watcher(environment, proc, parent) || setsid() < 0 || chdir("/") < 0 || events < 0 || null < 0 ||
+        pipe2(log, O_CLOEXEC) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)
         _exit(1);
     (void)prctl(PR_SET_NAME, "shifter-sshd");
     pid_t child = fork();
@@ -253,15 +265,14 @@ int sshd_start(int environment, int container, int proc, const struct caller *ca
     int reports[2];
     if (pipe2(reports, O_CLOEXEC) < 0)
         return error_set(e, errno, "cannot make a pipe to the watcher of sshd");
-    pid_t watcher = fork();
+    pid_t parent = getpid(), watcher = fork();
     if (watcher == 0)
-        run_watcher(reports[1], container, proc, caller);
+        run_watcher(environment, reports[1], container, proc, caller, parent);
     (void)close(reports[1]);
     CLEANUP_CLOSE int from = reports[0];
     if (watcher < 0)
         return error_set(e, errno, "cannot start a process for the container's sshd");
-    CLEANUP_FREE char *text = text_format("%ld %llu\n", (long)watcher, start_time(proc, watcher));
-    if (upper_write(environment, record, text, strlen(text), e) == 0 && await_report(from, e) == 0)
+    if (await_report(from, e) == 0)
         return 0;
     (void)kill(watcher, SIGTERM);
     (void)waitpid(watcher, NULL, 0);
