@@ -217,10 +217,11 @@ def test_lasting_failure_ends_after_all_attempts() -> None:
         assert len(server.requests) == QUICK.retries + 1
 
 
-@pytest.mark.parametrize("value", ["86400", email.utils.formatdate(time.time() + 86400, usegmt=True)])
-def test_long_pause_that_a_registry_asks_for_is_reported_not_waited(value: str) -> None:
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_long_pause_that_a_registry_asks_for_is_reported_not_waited(form: str) -> None:
+    value = "86400" if form == "seconds" else email.utils.formatdate(time.time() + 86400, usegmt=True)
     with scripted_server(status(429, Retry_After=value)) as server:
-        with pytest.raises(RegistryUnreachable, match=r"too many requests.*HTTP 429.*come back in 86\d\d\d seconds"):
+        with pytest.raises(RegistryUnreachable, match=r"too many requests.*HTTP 429.*come back in 86[34]\d\d seconds"):
             pull(server)
         assert len(server.requests) == 1
 
