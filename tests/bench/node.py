@@ -13,14 +13,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.gateway import configure_node
+from tests.bench.gateway import Gateway, configure_node
 from tests.bench.images import ensure_root3
 from tests.bench.registry import bench_registry
 from tests.bench.rounds import say
 from tests.installation import Installation
+from tests.systemmunge import system_munged
 
 USER = "shifter-bench"
 IMAGE = hashlib.sha256(b"root3").hexdigest()
+PULLED = hashlib.sha256(b"root3, pulled").hexdigest()
+"""The same by our gateway: with the boot set, what every start reads, stored as it is."""
 FLOOR_SOURCE = Path(__file__).with_name("floor.c")
 
 
@@ -31,19 +34,20 @@ class Node:
         self.product = product
         self.tree = cache / "root3-git.tree/rootfs"
         self.squashfs = cache / "root3-git.squashfs"
+        self.cache = cache
         self.work = product.base / "bench"
         self.floor = self.work / "floor"
         self.bundle = self.work / "bundle"
         account = pwd.getpwnam(USER)
         self.uid, self.gid = account.pw_uid, account.pw_gid
 
-    def shifter(self, *command: str) -> list[str]:
+    def shifter(self, *command: str, image: str = IMAGE) -> list[str]:
         """A start of the image."""
-        return [str(self.product.shifter), f"--image=id:{IMAGE}", *command]
+        return [str(self.product.shifter), f"--image=id:{image}", *command]
 
-    def image(self) -> Path:
+    def image(self, image: str = IMAGE) -> Path:
         """The image in the store."""
-        return self.work / "images" / f"{IMAGE}.squashfs"
+        return self.work / "images" / f"{image}.squashfs"
 
     def prepare(self, job: str) -> list[str]:
         """The prolog's command."""
@@ -55,9 +59,12 @@ class Node:
         return [str(self.product.prefix / "sbin/unsetupRoot"), "-J", job]
 
     def loop_devices(self) -> int:
-        """How many loop devices have the image behind them."""
-        listed = subprocess.run(["losetup", "-j", str(self.image())], check=True, capture_output=True, text=True).stdout
-        return len(listed.splitlines())
+        """How many loop devices have an image behind them."""
+        return sum(self._devices_of(image) for image in (IMAGE, PULLED))
+
+    def _devices_of(self, image: str) -> int:
+        command = ["losetup", "-j", str(self.image(image))]
+        return len(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines())
 
     def await_idle(self) -> None:
         """Until the kernel has let go of the image's loop device, so that the next start is the first on the node."""
@@ -65,7 +72,7 @@ class Node:
             if self.loop_devices() == 0:
                 return
             time.sleep(0.005)
-        raise SystemExit(f"bench: {self.image()} is still on a loop device after its last container ended")
+        raise SystemExit("bench: an image is still on a loop device after its last container ended")
 
 
 @contextlib.contextmanager
@@ -109,9 +116,12 @@ def _fill(node: Node) -> None:
     shutil.rmtree(node.work, ignore_errors=True)
     for name in ("images", "udiMount", "loopMount", "etc", "mnt", "bundle"):
         (node.work / name).mkdir(parents=True)
+    _pull(node)
     configure_node(node.product, node.work, "http://127.0.0.1:9")
     shutil.copyfile(node.squashfs, node.image())
-    node.image().with_suffix(".meta").write_text("FORMAT: squashfs\nENV: PATH=/usr/bin:/bin\n", encoding="ascii")
+    for image in (IMAGE, PULLED):
+        text = "FORMAT: squashfs\nENV: PATH=/usr/bin:/bin\n"
+        node.image(image).with_suffix(".meta").write_text(text, encoding="ascii")
     for file in (node.work / "images").iterdir():
         file.chmod(0o600)
     _run("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(node.floor), str(FLOOR_SOURCE))
@@ -123,6 +133,18 @@ def _fill(node: Node) -> None:
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
         "linux": {"namespaces": namespaces},
     }), encoding="ascii")  # fmt: skip
+
+
+def _pull(node: Node) -> None:
+    with system_munged(), bench_registry(node.cache) as registry:
+        name = ensure_root3(registry, node.cache)
+        gateway = Gateway(node.product, registry, node.work / "gateway")
+        gateway.start()
+        try:
+            gateway.pull(name)
+            shutil.copyfile(gateway.images().pop(), node.image(PULLED))
+        finally:
+            gateway.stop()
 
 
 def _run(*command: str) -> None:
