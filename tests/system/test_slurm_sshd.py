@@ -46,7 +46,8 @@ def cluster(module_cluster: tuple[SlurmCluster, Path], node: ShifterNode) -> Ite
 
 def sshd_processes(cluster: SlurmCluster) -> list[str]:
     users = f"{cluster.alice.uid},{cluster.eve.uid}"
-    command = ["pgrep", "-u", users, "-f", "sshd"]
+    # By their beginnings: the job script's path has the word in it, too.
+    command = ["pgrep", "-u", users, "-f", "^(sshd: |/opt/udiImage/sbin/sshd )"]
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout.split()
 
 
