@@ -52,7 +52,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     (directory / "driver.c").write_text(DRIVER)
     sources = [directory / "driver.c", ROOT / "udiroot/src/run.c"]
-    sources += [ROOT / "udiroot/src" / name for name in ("error.c", "kernel.c")]
+    sources += [ROOT / "udiroot/src" / name for name in ("error.c", "kernel.c", "process.c", "text.c")]
     subprocess.run(
         ["gcc", "-g", "-std=c11", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          f"-I{ROOT}/udiroot/src", "-o", directory / "driver", *sources],
