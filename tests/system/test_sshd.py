@@ -426,7 +426,7 @@ def test_without_dash_s_there_is_neither_key_nor_listener(pair: Pair) -> None:
 @pytest.fixture
 def own_tree(pair: Pair) -> Iterator[Path]:
     """A copy of the closure that a test can change."""
-    tree = pair.node.base / "udiImage"
+    tree = pair.node.base / "changed-udiImage"
     shutil.copytree(pair.closure, tree)
     pair.node.configure(optUdiImage=str(tree))
     yield tree

@@ -68,14 +68,9 @@ static void expect_line(const struct mount_entry *entry, char *const fields[FIEL
             flags |= options[i].flag;
         }
     CLEANUP_FREE char *point = text_format("/%s", fields[1]);
-    CLEANUP_FREE char *type = mangle(*fields[3] != '\0' ? fields[3] : "tmpfs");
-    CLEANUP_FREE char *mangled = mangle(fields[5]);
-    CLEANUP_FREE char *super = text_format("rw,%s", mangled);
     if (entry->id != number + 20 || entry->parent != number + 10)
         bug("mount %lu on %lu", entry->id, entry->parent);
     expect_equal(entry->point, point, "a mount point");
-    expect_equal(entry->type, type, "a type");
-    expect_equal(entry->super_options, super, "the options of a file system");
     if (entry->attributes != attributes || entry->flags != flags)
         bug("attributes %#x, flags %#lx", entry->attributes, entry->flags);
 }
@@ -112,8 +107,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         expect_nothing(&table, sizeof table, "a mount table");
     }
     for (size_t i = 0; i < table.count; i++)
-        if (table.items[i].point[0] != '/' || *table.items[i].type == '\0' || table.items[i].super_options == NULL)
-            bug("a mount of type '%s' at '%s'", table.items[i].type, table.items[i].point);
+        if (table.items[i].point[0] != '/')
+            bug("a mount at '%s'", table.items[i].point);
     mount_table_free(&table);
     struct strings texts = texts_of(data, size, MOST_TEXTS);
     check_written(&texts);
