@@ -14,7 +14,7 @@ root := $(DESTDIR)$(PREFIX)
 venv := $(DESTDIR)$(libdir)/venv
 shell_scripts = $(shell git ls-files -co --exclude-standard | xargs -r awk '/^\#!.*[/ ](ba)?sh$$/ { print FILENAME } { nextfile }' 2>/dev/null)
 
-extension_flags = -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wconversion -Werror -fanalyzer \
+extension_flags = -Iudiroot/src -std=c11 -O2 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wconversion -Werror -fanalyzer \
     -isystem $(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 
 .PHONY: help build programs wheel venv install uninstall test lint docs bench demo clean
@@ -81,7 +81,7 @@ lint: $(VENV)/.stamp ## mypy strict, ruff, shellcheck, gcc -fanalyzer
 	shellcheck -x $(shell_scripts)
 	$(MAKE) -C udiroot analyze
 	$(MAKE) -C slurm_spank analyze
-	for file in udiroot/src/_core*.c shifter_imagegw/squashfs/*/*.c; do \
+	for file in udiroot/src/python/*.c shifter_imagegw/squashfs/*/*.c; do \
 	    $(CC) $(extension_flags) -c -o build/analyzed.o $$file || exit 1; \
 	done
 

@@ -18,15 +18,16 @@ def sources(*patterns: str) -> list[str]:
 
 # The launcher's own parsers, so that tests and clients read what it reads.
 PARSERS = (
-    *("_core*", "text", "error", "lines", "volumes*", "environ", "options", "trust", "kernel", "file"),
-    *("config*", "modules", "image_spec", "image_list", "image_meta"),
+    *("python/*", "base/*", "as_root/trust", "as_root/kernel", "as_user/lines", "as_user/volumes*", "as_user/environ"),
+    *("as_user/options", "as_user/config*", "as_user/modules", "as_user/image_*"),
 )
 
 EXTENSIONS = [
     Extension(
         "udiroot._core",
         sources=sources(*(f"udiroot/src/{name}.c" for name in PARSERS)),
-        depends=sources("udiroot/src/*.h"),
+        depends=sources("udiroot/src/*/*.h"),
+        include_dirs=["udiroot/src"],
         extra_compile_args=FLAGS,
     ),
     Extension(

@@ -13,12 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
+#include "as_root/run.h"
+#include "base/error.h"
+#include "base/text.h"
 #include "hosts.h"
 #include "image_id.h"
 #include "options.h"
-#include "run.h"
-#include "text.h"
 
 #ifndef SETUP_SECONDS /* tests do not wait so long */
 #define SETUP_SECONDS 60

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "text.h"
-#include "volumes.h"
+#include "as_user/volumes.h"
+#include "base/text.h"
 
 static int take(int value, const char *argument, int remote);
 static int check_modules(const char *text, struct error *e);

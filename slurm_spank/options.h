@@ -8,7 +8,7 @@
 #include <slurm/spank.h>
 #include <stdbool.h>
 
-#include "error.h"
+#include "base/error.h"
 
 enum { OPTION_TEXT_LIMIT = 1024 }; /* the longest reference: host, repository (255), tag (128), digest (71) */
 enum options_name { OPTION_IMAGE, OPTION_MODULE, OPTION_VOLUME, OPTIONS };

@@ -7,11 +7,11 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "config.h"
+#include "as_root/run.h"
+#include "as_user/config.h"
+#include "as_user/modules.h"
 #include "image_id.h"
-#include "modules.h"
 #include "options.h"
-#include "run.h"
 
 #ifndef LOOKUP_SECONDS /* tests do not wait so long */
 #define LOOKUP_SECONDS 60

@@ -9,7 +9,7 @@
 #include <slurm/spank.h>
 #include <stdbool.h>
 
-#include "error.h"
+#include "base/error.h"
 
 /* Puts the id of the wanted image into the job's and, for srun (`local`), the step's environment; nothing to do without
  * --image. Fails, before anything is queued, when the image cannot be resolved. */

@@ -21,7 +21,7 @@ DRIVER = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "run.h"
+#include "as_root/run.h"
 static int open_descriptors(void)
 {
     int count = 0;
@@ -51,8 +51,8 @@ Run = Callable[..., list[str]]
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     (directory / "driver.c").write_text(DRIVER)
-    sources = [directory / "driver.c", ROOT / "udiroot/src/run.c"]
-    sources += [ROOT / "udiroot/src" / name for name in ("error.c", "kernel.c", "process.c", "text.c")]
+    sources = [directory / "driver.c", ROOT / "udiroot/src/as_root/run.c"]
+    sources += [ROOT / "udiroot/src" / name for name in ("base/error.c", "base/text.c", "as_root/kernel.c", "as_root/process.c")]
     subprocess.run(
         ["gcc", "-g", "-std=c11", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          f"-I{ROOT}/udiroot/src", "-o", directory / "driver", *sources],

@@ -41,7 +41,7 @@ Expand = Callable[[str, str], str]
 def expand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Expand]:
     directory = tmp_path_factory.mktemp("hosts")
     (directory / "driver.c").write_text(DRIVER)
-    sources = [directory / "driver.c", ROOT / "slurm_spank/hosts.c", ROOT / "udiroot/src/error.c"]
+    sources = [directory / "driver.c", ROOT / "slurm_spank/hosts.c", ROOT / "udiroot/src/base/error.c"]
     subprocess.run(
         ["gcc", "-g", "-std=c11", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          f"-I{ROOT}/slurm_spank", f"-I{ROOT}/udiroot/src", "-o", directory / "driver", *sources, "-lslurm"],

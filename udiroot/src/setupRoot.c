@@ -10,18 +10,18 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "account.h"
-#include "config.h"
-#include "image.h"
-#include "image_local.h"
-#include "plan.h"
-#include "prepare.h"
-#include "privilege.h"
-#include "process.h"
-#include "rootfs.h"
-#include "sshd_files.h"
-#include "state.h"
-#include "text.h"
+#include "as_root/image_local.h"
+#include "as_root/privilege.h"
+#include "as_root/process.h"
+#include "as_root/rootfs.h"
+#include "as_root/state.h"
+#include "as_user/account.h"
+#include "as_user/config.h"
+#include "as_user/image.h"
+#include "as_user/plan.h"
+#include "base/text.h"
+#include "node/prepare.h"
+#include "node/sshd_files.h"
 
 struct request {
     const char *user, *hosts, *secret, *holder, *modules, *type, *identifier;

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "prepare.h"
-#include "process.h"
-#include "rootfs.h"
-#include "state.h"
-#include "text.h"
+#include "as_root/process.h"
+#include "as_root/rootfs.h"
+#include "as_root/state.h"
+#include "as_user/config.h"
+#include "base/text.h"
+#include "node/prepare.h"
 
 /* Arguments that the contract does not know are ignored, as it says. */
 static int parse_holder(int argc, char **argv, const char **holder, struct error *e)

@@ -8,9 +8,9 @@
 #include <inttypes.h>
 #include <limits.h>
 
-#include "../../../udiroot/src/config_keys.h"
-#include "../../../udiroot/src/config_modules.h"
-#include "../../../udiroot/src/modules.h"
+#include "as_user/config_keys.h"
+#include "as_user/config_modules.h"
+#include "as_user/modules.h"
 #include "expect.h"
 
 static const char file[] = "udiRoot.conf";

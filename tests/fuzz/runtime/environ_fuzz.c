@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../../udiroot/src/environ.h"
+#include "as_user/environ.h"
 #include "expect.h"
 
 static int file_of(const uint8_t *data, size_t size)

@@ -11,10 +11,10 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "../../../udiroot/src/error.h"
-#include "../../../udiroot/src/text.h"
-#include "../../../udiroot/src/volumes.h"
 #include "../bug.h"
+#include "as_user/volumes.h"
+#include "base/error.h"
+#include "base/text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -5,7 +5,7 @@
  *
  * Input: a digit, how many groups may name him (0: all); then the site's file.
  */
-#include "../../../udiroot/src/etcfiles.h"
+#include "as_root/etcfiles.h"
 #include "expect.h"
 
 static gid_t groups[] = {0, 5, 100, 4294967294U};

@@ -7,7 +7,7 @@
  */
 #include <stdio.h>
 
-#include "../../../udiroot/src/image.h"
+#include "as_user/image.h"
 #include "expect.h"
 
 enum { MOST_IDS = 1000 };

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <sys/mount.h>
 
-#include "../../../udiroot/src/mounts.h"
+#include "as_root/mounts.h"
 #include "expect.h"
 
 enum { FIELDS = 6, MOST_TEXTS = 120 };

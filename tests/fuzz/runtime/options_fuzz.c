@@ -4,8 +4,8 @@
  *
  * Input: the words behind "shifter", with a NUL between them.
  */
-#include "../../../udiroot/src/environ.h"
-#include "../../../udiroot/src/options.h"
+#include "as_user/environ.h"
+#include "as_user/options.h"
 #include "expect.h"
 
 enum { MOST_WORDS = 64 };

@@ -7,7 +7,7 @@
  */
 #include <limits.h>
 
-#include "../../../udiroot/src/image.h"
+#include "as_user/image.h"
 #include "expect.h"
 
 enum { MOST_TEXTS = 12 };

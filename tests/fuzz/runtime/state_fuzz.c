@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "../../../udiroot/src/plan.h"
-#include "../../../udiroot/src/state.h"
+#include "as_root/state.h"
+#include "as_user/plan.h"
 #include "expect.h"
 
 static const char base[] = "udiMount=/var/udiMount\nimagePath=/images\nudiRootPath=/usr\nrootfsType=tmpfs\n"

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "as_root/nodecache.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "as_root/loop.h"
+#include "as_root/run.h"
+#include "as_root/trust.h"
+#include "base/text.h"
+
+enum { MKFS_SECONDS = 60, BLOCK = 4096 };
+
+int nodecache_check(const struct config *config, const struct volumes *volumes, enum volume_origin origin,
+                    struct error *e)
+{
+    uint64_t limit = config->per_node_cache_size_limit, used = 0;
+    const struct strings *types = &config->per_node_cache_allowed_fs_type;
+    for (size_t i = 0; i < volumes->count; i++) {
+        const struct volume *v = &volumes->items[i];
+        if ((v->flags & VOLUME_PER_NODE_CACHE) == 0)
+            continue;
+        if (config->per_node_cache_path == NULL || config->mkfs_xfs_path == NULL)
+            return error_set(e, 0,
+                             "perNodeCache at %s: there are no caches on this system; they need perNodeCachePath and "
+                             "mkfsXfsPath in udiRoot.conf",
+                             v->to);
+        if (types->count > 0 && !strings_contain(types, "xfs"))
+            return error_set(e, 0, "perNodeCache at %s: perNodeCacheAllowedFsType does not have xfs", v->to);
+        if (limit > 0 && (v->cache_size > limit || used > limit - v->cache_size))
+            return error_set(e, 0,
+                             "perNodeCache at %s: more than the %" PRIu64 " bytes that caches may have here "
+                             "(perNodeCacheSizeLimit); ask for less",
+                             v->to, limit);
+        used += origin == VOLUME_OF_USER ? v->cache_size : 0;
+    }
+    return 0;
+}
+
+/* On file systems without O_TMPFILE the file has a name, which only root can see, for a moment while it is empty. */
+static int make_nameless(int directory, uid_t uid)
+{
+    int fd = openat(directory, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT))
+        return fd;
+    CLEANUP_FREE char *name = text_format("perNodeCache_uid%u_%d", (unsigned)uid, (int)getpid());
+    (void)unlinkat(directory, name, 0); /* of a process that died in such a moment */
+    fd = openat(directory, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        (void)unlinkat(directory, name, 0);
+    return fd;
+}
+
+/* Sparse. It belongs to the user, so that what he writes counts as his where the site has quotas; he cannot open it. */
+static int make_file(const struct config *config, const struct caller *caller, uint64_t size, struct error *e)
+{
+    CLEANUP_CLOSE int directory = trust_open_directory(config->per_node_cache_path, 0, "root", "perNodeCachePath", e);
+    if (directory < 0)
+        return -1;
+    int fd = make_nameless(directory, caller->uid);
+    if (fd < 0)
+        return error_set(e, errno, "cannot make a file in %s (perNodeCachePath)", config->per_node_cache_path);
+    if (fchown(fd, caller->uid, caller->gid) == 0 && ftruncate(fd, (off_t)(size - size % BLOCK)) == 0)
+        return fd;
+    (void)error_set(e, errno, "cannot make a cache of %" PRIu64 " bytes in %s (perNodeCachePath)", size,
+                    config->per_node_cache_path);
+    (void)close(fd);
+    return -1;
+}
+
+/* As hooks are run: checked, without a shell, with nothing of the user's. He can kill us meanwhile: the device stays open
+ * in the program, or its number could be somebody else's by the time the program opens it. */
+static int format(const struct config *config, const struct loop *loop, struct error *e)
+{
+    struct error cause;
+    CLEANUP_CLOSE int program = trust_open(config->mkfs_xfs_path, 0, "root", true, &cause);
+    if (program < 0)
+        return error_set(e, 0, "mkfsXfsPath cannot be run: %s", cause.text);
+    CLEANUP_CLOSE int directory = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    const struct run_place place = {.program = program, .directory = directory, .input = loop->fd};
+    const char *const arguments[] = {config->mkfs_xfs_path, "-q", "-K", "-f", loop->device, NULL};
+    struct run run = {.arguments = arguments, .seconds = MKFS_SECONDS, .place = &place};
+    return run_program(&run, &cause) == 0
+               ? 0
+               : error_set(e, 0, "cannot make a cache with %s: %s", config->mkfs_xfs_path, cause.text);
+}
+
+static int give(const char *place, const struct stat *device, const struct caller *caller, struct error *e)
+{
+    CLEANUP_CLOSE int root = open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    struct stat st;
+    if (root < 0 || fstat(root, &st) < 0)
+        return error_set(e, errno, "cannot examine the new cache");
+    if (st.st_dev != device->st_rdev)
+        return error_set(e, 0, "what was mounted is not the new cache; report this to the administrator");
+    return fchown(root, caller->uid, caller->gid) == 0 ? 0 : error_set(e, errno, "cannot give the cache to its user");
+}
+
+int nodecache_mount(const struct config *config, const struct caller *caller, uint64_t size, const char *place,
+                    struct error *e)
+{
+    if (size > INT64_MAX)
+        return error_set(e, 0, "a cache of %" PRIu64 " bytes is larger than any file", size);
+    CLEANUP_CLOSE int file = make_file(config, caller, size, e);
+    struct loop loop;
+    struct stat st;
+    if (file < 0 || loop_attach_new(file, "a perNodeCache", &loop, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int device = loop.fd; /* autoclear: it must stay open until the mount holds it */
+    if (fstat(device, &st) < 0)
+        return error_set(e, errno, "cannot examine %s", loop.device);
+    if (format(config, &loop, e) < 0)
+        return -1;
+    if (mount(loop.device, place, "xfs", MS_NOSUID | MS_NODEV, NULL) < 0)
+        return error_set(e, errno, "cannot mount the new cache from %s as xfs", loop.device);
+    return give(place, &st, caller, e);
+}

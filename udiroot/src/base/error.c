@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "base/error.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+int error_set(struct error *e, int errnum, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int used = vsnprintf(e->text, sizeof e->text, format, arguments);
+    va_end(arguments);
+    if (used < 0)
+        used = 0;
+    if (errnum > 0 && (size_t)used < sizeof e->text)
+        (void)snprintf(e->text + used, sizeof e->text - (size_t)used, ": %s", strerror(errnum));
+    /* Names come from users and images: nothing of them may steer the terminal that shows the message. */
+    for (unsigned char *c = (unsigned char *)e->text; *c != '\0'; c++) {
+        bool second_set = c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f; /* the controls of ISO 6429's second set in UTF-8 */
+        if (iscntrl(*c) || second_set)
+            *c = '?';
+        if (second_set)
+            *++c = '?';
+    }
+    return -1;
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "node/prepare.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "as_root/etcfiles.h"
+#include "as_root/mounts.h"
+#include "as_root/process.h"
+#include "as_root/rootfs.h"
+#include "as_root/state.h"
+#include "base/text.h"
+#include "node/apart.h"
+#include "node/sshd.h"
+
+/* Removes the directory of an environment and its pin; the tree shown at udiMount goes too when it is this one's. */
+static int remove_environment(struct prepare *s, const char *name, struct error *e)
+{
+    CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
+    if (environment < 0)
+        return error_set(e, errno, "cannot open %s/%s", s->path, name);
+    (void)unlinkat(environment, "ready", 0); /* so that whoever comes after a kill goes on with it */
+    if (sshd_stop(environment, s->proc, e) < 0)
+        return -1;
+    if (state_has(environment, "shown")) { /* the tree, and the mount that it is attached to */
+        while (umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+            continue;
+        if (errno != EINVAL && errno != ENOENT)
+            return error_set(e, errno, "cannot unmount %s", s->config->udi_mount);
+    }
+    CLEANUP_FREE char *pin = text_format("%s/%s/ns", s->path, name);
+    while (umount2(pin, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        continue;
+    if (errno != EINVAL && errno != ENOENT)
+        return error_set(e, errno, "cannot unmount %s", pin);
+    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
+    struct strings files = {0};
+    if (holders >= 0 && state_list(holders, (uid_t)-1, &files, e) == 0)
+        for (size_t i = 0; i < files.count; i++)
+            (void)unlinkat(holders, files.items[i], 0);
+    strings_free(&files);
+    static const char *const own[] = {"plan", "hosts", "shown", "ns", "sshd"};
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        (void)unlinkat(environment, own[i], 0);
+    (void)unlinkat(environment, "holders", AT_REMOVEDIR);
+    if (unlinkat(s->directory, name, AT_REMOVEDIR) < 0)
+        return error_set(e, errno, "cannot remove %s/%s", s->path, name);
+    return 0;
+}
+
+/* Under the lock nobody builds: an environment that is not ready, or whose namespace is not pinned, will never be. */
+static int remove_debris(struct prepare *s, struct error *e)
+{
+    struct strings names = {0};
+    int result = state_list(s->directory, (uid_t)-1, &names, e);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
+        if (pinned < 0 && errno != ENOENT)
+            result = error_set(e, errno, "cannot examine %s/%s", s->path, names.items[i]);
+        else if (environment >= 0 && (pinned < 0 || !state_has(environment, "ready")))
+            result = remove_environment(s, names.items[i], e);
+    }
+    strings_free(&names);
+    return result;
+}
+
+/* The lock is the directory itself, which its last user removes: a lock on a removed one is none. */
+static int lock_base(bool create, struct prepare *s, struct error *e)
+{
+    for (;;) {
+        if (create && mkdir(STATEDIR, 0700) < 0 && errno != EEXIST)
+            return error_set(e, errno, "cannot create " STATEDIR);
+        s->base = state_open_trusted(STATEDIR);
+        if (s->base < 0 && errno == ENOENT && !create)
+            return 0;
+        if (s->base < 0)
+            return error_set(e, errno, "cannot use " STATEDIR " (it must be a directory of root with mode 0700)");
+        struct stat locked, named;
+        while (flock(s->base, LOCK_EX) < 0)
+            if (errno != EINTR)
+                return error_set(e, errno, "cannot lock " STATEDIR);
+        if (fstat(s->base, &locked) == 0 && stat(STATEDIR, &named) == 0 && locked.st_ino == named.st_ino) {
+            process_hold_signals(); /* until now they could be answered at once */
+            return 0;
+        }
+        (void)close(s->base);
+    }
+}
+
+/* The pins need a mount that shares with nobody: the kernel refuses to let a namespace travel into itself. */
+static int mount_directory(struct prepare *s, struct error *e)
+{
+    if (mkdir(s->path, 0700) < 0 && errno != EEXIST)
+        return error_set(e, errno, "cannot create %s", s->path);
+    CLEANUP_CLOSE int bare = kernel_open_no_symlinks(s->path);
+    struct stat base, directory;
+    if (bare < 0 || fstat(s->base, &base) < 0 || fstat(bare, &directory) < 0)
+        return error_set(e, errno, "cannot open %s", s->path);
+    if (base.st_dev == directory.st_dev &&
+        mount("shifter", kernel_fd_path(bare).text, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "mode=0700,size=16m,nr_inodes=16384") < 0)
+        return error_set(e, errno, "cannot mount a tmpfs on %s", s->path);
+    if (mount(NULL, s->path, NULL, MS_PRIVATE, NULL) < 0)
+        return error_set(e, errno, "cannot make %s private", s->path);
+    return 0;
+}
+
+int prepare_open(const struct config *config, int proc, bool create, struct prepare *out, struct error *e)
+{
+    *out = (struct prepare){.config = config, .proc = proc, .base = -1, .directory = -1, .path = state_path(config)};
+    if (lock_base(create, out, e) < 0 || out->base < 0)
+        return out->base < 0 && !create ? 0 : -1;
+    if (create && mount_directory(out, e) < 0)
+        return -1;
+    out->directory = state_open_trusted(out->path);
+    if (out->directory < 0)
+        return errno == ENOENT && !create ? 0 : error_set(e, errno, "cannot open %s", out->path);
+    return remove_debris(out, e);
+}
+
+void prepare_close(struct prepare *s)
+{
+    struct strings names = {0};
+    struct error ignored;
+    bool empty = s->directory >= 0 && state_list(s->directory, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
+    strings_free(&names);
+    if (s->directory >= 0)
+        (void)close(s->directory);
+    while (empty && umount2(s->path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        continue;
+    if (s->base >= 0) { /* both fail where something is left */
+        (void)rmdir(s->path);
+        (void)rmdir(STATEDIR);
+        (void)close(s->base);
+    }
+    free(s->path);
+    *s = (struct prepare){.base = -1, .directory = -1};
+}
+
+static int add_holder(int environment, const char *holder, struct error *e)
+{
+    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
+    return holders < 0 ? error_set(e, errno, "cannot open the list of holders")
+                       : upper_write(holders, holder, "", 0, e);
+}
+
+int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
+                 bool with_sshd, struct error *e)
+{
+    struct strings names = {0};
+    int result = state_list(s->directory, uid, &names, e);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        if (environment < 0 || !state_file_equals(environment, "plan", plan_text) ||
+            !state_file_equals(environment, "hosts", hosts) || (with_sshd && !sshd_is_alive(environment, s->proc)))
+            continue;
+        result = add_holder(environment, holder, e) < 0 ? -1 : 1;
+    }
+    strings_free(&names);
+    return result;
+}
+
+/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user of
+ * the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his volumes,
+ * which may come out of closed directories. */
+static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
+{
+    struct mount_table table;
+    if (mount_table_read(proc, &table, e) < 0)
+        return -1;
+    bool occupied = false;
+    for (size_t i = 0; i < table.count && !occupied; i++)
+        occupied = path_is_below(table.items[i].point, s->config->udi_mount);
+    mount_table_free(&table);
+    if (occupied)
+        return 0;
+    CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
+    if (bare < 0 || upper_write(environment, "shown", "", 0, e) < 0)
+        return -1;
+    /* Attached to a shared mount, the tree would be copied to all its peers and slaves, and stay there: an unmount takes
+     * only copies without submounts along. So its parent is a mount of ours that shares with nobody. */
+    const struct kernel_fd_path name = kernel_fd_path(bare);
+    if (mount(name.text, name.text, NULL, MS_BIND, NULL) < 0)
+        return error_set(e, errno, "cannot prepare %s for the container", s->config->udi_mount);
+    CLEANUP_CLOSE int target = rootfs_open_udi_mount(s->config, e);
+    if (target < 0)
+        return -1;
+    if (mount(NULL, kernel_fd_path(target).text, NULL, MS_PRIVATE, NULL) < 0)
+        return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
+    if (kernel_attach_mount(tree, target) < 0)
+        return error_set(e, errno, "cannot show the container at %s", s->config->udi_mount);
+    if (mount(NULL, kernel_fd_path(tree).text, NULL, MS_PRIVATE | MS_REC, NULL) < 0)
+        return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
+    return 0;
+}
+
+/* Returns 1 when the kernel takes the container's namespace for an older one than the host's. */
+static int pin_namespace(int environment, int container, struct error *e)
+{
+    CLEANUP_CLOSE int target = openat(environment, "ns", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target >= 0 && mount(kernel_fd_path(container).text, kernel_fd_path(target).text, NULL, MS_BIND, NULL) == 0)
+        return 0;
+    bool older = target >= 0 && errno == EINVAL;
+    (void)error_set(e, errno, "cannot pin the container's mount namespace");
+    return older ? 1 : -1;
+}
+
+static int build_and_pin(const struct prepare *s, int environment, const struct plan *plan,
+                         const struct plan_subject *subject, int proc, int *tree, struct error *e)
+{
+    CLEANUP_CLOSE int container = -1;
+    if (*tree >= 0) /* of an attempt before */
+        (void)close(*tree);
+    *tree = -1;
+    if (apart_build(plan, subject, proc, s->base, &container, tree, e) < 0)
+        return -1;
+    return pin_namespace(environment, container, e);
+}
+
+/* A mount namespace may hold younger ones only. Since Linux 6.18 their age is a number that each processor takes from a
+ * stock of its own, so where the host's namespace is not the system's first one, a new one can look older. On the
+ * processor where the host's was made it never does: they are tried one after the other. */
+static int build_pinned(const struct prepare *s, int environment, const struct plan *plan,
+                        const struct plan_subject *subject, int proc, int *tree, struct error *e)
+{
+    int result = build_and_pin(s, environment, plan, subject, proc, tree, e);
+    cpu_set_t allowed, one;
+    if (result <= 0 || sched_getaffinity(0, sizeof allowed, &allowed) < 0)
+        return result == 0 ? 0 : -1;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && result > 0; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed))
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        if (sched_setaffinity(0, sizeof one, &one) == 0)
+            result = build_and_pin(s, environment, plan, subject, proc, tree, e);
+    }
+    (void)sched_setaffinity(0, sizeof allowed, &allowed);
+    return result == 0 ? 0 : -1;
+}
+
+/* A free name <uid>.<n>; the lock keeps it ours. */
+static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
+{
+    for (unsigned n = 0; n < 65536; n++) {
+        char *name = text_format("%u.%u", (unsigned)uid, n);
+        if (mkdirat(s->directory, name, 0700) == 0)
+            return name;
+        free(name);
+        if (errno != EEXIST) {
+            (void)error_set(e, errno, "cannot create a directory in %s", s->path);
+            return NULL;
+        }
+    }
+    (void)error_set(e, 0, "%s holds too many environments of uid %u", s->path, (unsigned)uid);
+    return NULL;
+}
+
+static int fill_environment(struct prepare *s, int environment, const struct plan *plan,
+                            const struct plan_subject *subject, int proc, const char *hosts, const char *holder,
+                            bool with_sshd, struct error *e)
+{
+    CLEANUP_FREE char *text = plan_describe(plan, subject);
+    if (upper_write(environment, "plan", text, strlen(text), e) < 0 ||
+        upper_write(environment, "hosts", hosts, strlen(hosts), e) < 0 || upper_write(environment, "ns", "", 0, e) < 0)
+        return -1;
+    if (mkdirat(environment, "holders", 0700) < 0)
+        return error_set(e, errno, "cannot create the list of holders");
+    if (add_holder(environment, holder, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int tree = -1;
+    if (build_pinned(s, environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
+        return -1;
+    bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
+    if (show && show_tree(s, proc, environment, tree, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int container = with_sshd ? state_open_namespace(environment) : -1;
+    if (with_sshd && sshd_start(environment, container, proc, subject->caller, e) < 0)
+        return -1;
+    return process_check_signals(e) < 0 ? -1 : upper_write(environment, "ready", "", 0, e);
+}
+
+int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
+                  const char *hosts, const char *holder, bool with_sshd, struct error *e)
+{
+    CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
+    if (name == NULL)
+        return -1;
+    CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
+    if (environment < 0)
+        return error_set(e, errno, "cannot open %s/%s", s->path, name);
+    if (fill_environment(s, environment, plan, subject, proc, hosts, holder, with_sshd, e) == 0)
+        return 0;
+    struct error second;
+    (void)remove_environment(s, name, &second); /* the first error is the one to report */
+    return -1;
+}
+
+static bool is_unheld(int environment)
+{
+    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
+    struct strings names = {0};
+    struct error ignored;
+    bool unheld = holders < 0 ? errno == ENOENT
+                              : state_list(holders, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
+    strings_free(&names);
+    return unheld;
+}
+
+/* Mounts at or below `base` in the host's table until the kernel shows none. Always the one with the shortest path, with
+ * all below it: a longer path can lead through directories of users, who would turn it to another mount of the host. */
+static int unmount_all(int proc, const char *base, struct error *e)
+{
+    for (int round = 0; round < 4096; round++) {
+        struct mount_table table;
+        if (mount_table_read(proc, &table, e) < 0)
+            return -1;
+        const char *shortest = NULL;
+        for (size_t i = 0; i < table.count; i++) {
+            const char *point = table.items[i].point;
+            if (path_is_below(point, base) && (shortest == NULL || strlen(point) < strlen(shortest)))
+                shortest = point;
+        }
+        bool done = shortest == NULL;
+        int failure = done || umount2(shortest, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : errno;
+        if (failure != 0 && failure != EINVAL && failure != ENOENT)
+            (void)error_set(e, failure, "cannot unmount %s", shortest);
+        mount_table_free(&table);
+        if (done)
+            return 0;
+        if (failure != 0 && failure != EINVAL && failure != ENOENT)
+            return -1;
+    }
+    return error_set(e, 0, "%s is still mounted although it was unmounted again and again; see /proc/self/mountinfo",
+                     base);
+}
+
+int prepare_release(struct prepare *s, int proc, const char *holder, struct error *e)
+{
+    struct strings names = {0};
+    int result = s->directory < 0 ? 0 : state_list(s->directory, (uid_t)-1, &names, e);
+    for (size_t i = 0; i < names.count && result == 0; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        CLEANUP_CLOSE int holders = environment < 0 ? -1 : state_open_environment(environment, "holders");
+        if (holder != NULL && holders >= 0)
+            (void)unlinkat(holders, holder, 0);
+        if (holder == NULL || is_unheld(environment))
+            result = remove_environment(s, names.items[i], e);
+    }
+    strings_free(&names);
+    if (result < 0 || holder != NULL)
+        return result;
+    if (unmount_all(proc, s->config->udi_mount, e) < 0)
+        return -1;
+    return s->config->loop_mount != NULL ? unmount_all(proc, s->config->loop_mount, e) : 0;
+}
