@@ -52,7 +52,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     (directory / "driver.c").write_text(DRIVER)
     sources = [directory / "driver.c", ROOT / "udiroot/src/as_root/run.c"]
-    sources += [ROOT / "udiroot/src" / name for name in ("base/error.c", "base/text.c", "as_root/kernel.c", "as_root/process.c")]
+    names = ("base/error.c", "base/text.c", "as_root/kernel.c", "as_root/process.c")
+    sources += [ROOT / "udiroot/src" / name for name in names]
     subprocess.run(
         ["gcc", "-g", "-std=c11", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          f"-I{ROOT}/udiroot/src", "-o", directory / "driver", *sources],

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The paths that the launcher relies on: they exist, are what they should be, and only those who may can write them.
 
-Ownership is judged by the launcher's own function (udiroot/src/trust.c).
+Ownership is judged by the launcher's own function (udiroot/src/as_root/trust.c).
 """
 
 from __future__ import annotations
