@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "as_root/nodecache.h"
+#include "as_user/caches.h"
 #include "base/text.h"
 
 static struct plan_step *add(struct plan *plan, enum plan_kind kind, const char *source, const char *target,
@@ -129,11 +129,11 @@ static void add_system_binds(enum kernel_propagation style, struct plan *plan)
 int plan_check(const struct config *config, const struct modules *modules, const struct volumes *volumes,
                struct error *e)
 {
-    int result = nodecache_check(config, volumes, VOLUME_OF_USER, e);
+    int result = caches_check(config, volumes, VOLUME_OF_USER, e);
     if (result == 0)
-        result = nodecache_check(config, &config->site_fs, VOLUME_OF_SITE, e);
+        result = caches_check(config, &config->site_fs, VOLUME_OF_SITE, e);
     for (size_t i = 0; i < modules->count && result == 0; i++)
-        result = nodecache_check(config, &modules->items[i]->site_fs, VOLUME_OF_SITE, e);
+        result = caches_check(config, &modules->items[i]->site_fs, VOLUME_OF_SITE, e);
     return result;
 }
 
