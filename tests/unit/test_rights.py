@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What docs/security.md says of the directories of udiroot/src: base/, as_root/ and shifter.c are all that runs as root, and
-as_user/ cannot do anything that needs root's rights."""
+"""What docs/security.md says of the directories of udiroot/src: base/, as_root/ and shifter.c are all that runs as root,
+and as_user/ cannot do anything that needs root's rights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ SOURCES = Path(__file__).resolve().parents[2] / "udiroot/src"
 MOST_LINES = 3500
 # What as_user/ calls of the C library: texts, memory, accounts, reading files.
 PLAIN = frozenset({
-    "__errno_location", "close", "dprintf", "fclose", "fgetpwent", "fopen", "free", "fstat", "getopt_long", "getpwnam", "getpwuid",
-    "memchr", "memcmp", "memcpy", "memset", "open", "optarg", "opterr", "optind", "optopt", "qsort", "stpcpy", "strcasecmp",
-    "strchr", "strcmp", "strcspn", "strlen", "strncmp", "strpbrk", "strrchr", "strsep", "strspn", "strstr", "strtoul",
+    "__errno_location", "close", "dprintf", "fclose", "fgetpwent", "fopen", "free", "fstat", "getopt_long",
+    "getpwnam", "getpwuid", "memchr", "memcmp", "memcpy", "memset", "open", "optarg", "opterr", "optind", "optopt",
+    "qsort", "stpcpy", "strcasecmp", "strchr", "strcmp", "strcspn", "strlen", "strncmp", "strpbrk", "strrchr",
+    "strsep", "strspn", "strstr", "strtoul",
 })  # fmt: skip
 # Hooks of users run after root's rights are gone.
 AFTER_THE_DROP = {
