@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""``shifter --explain``: the records that the launcher writes (udiroot/src/as_user/explain.c), as text or one JSON object."""
+"""``shifter --explain``: the records that the launcher writes (src/as_user/explain.c), as text or one JSON object."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What docs/security.md says of the directories of udiroot/src: base/, as_root/ and shifter.c are all that runs as root,
-and as_user/ cannot do anything that needs root's rights."""
+"""What docs/security.md says of the directories of udiroot/src: base/, as_root/ and shifter.c are all that runs as
+root, and as_user/ cannot do anything that needs root's rights."""
 
 from __future__ import annotations
 
