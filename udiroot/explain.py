@@ -33,13 +33,19 @@ class Variable:
 
 @dataclass
 class Explanation:
-    """What a start would do; ``modules`` and ``userhooks`` in their order."""
+    """What a start would do; ``modules`` and ``userhooks`` in their order.
+
+    ``prepared``: the node has this container already, so ``mounts`` were done before. ``shell`` is tried before
+    ``command``.
+    """
 
     image: str = ""
     request: str = ""
     user: str = ""
     modules: list[str] = field(default_factory=list)
     workdir: str = ""
+    prepared: bool = False
+    shell: str = ""
     command: list[str] = field(default_factory=list)
     mounts: list[Step] = field(default_factory=list)
     userhooks: list[str] = field(default_factory=list)
@@ -71,7 +77,9 @@ def _take(told: Explanation, name: str, fields: Iterator[str]) -> None:
         told.userhooks.append(next(fields))
     elif name == "modules":
         told.modules = [module for module in next(fields).split(",") if module]
-    elif name in ("image", "request", "user", "workdir"):
+    elif name == "prepared":
+        told.prepared = next(fields) == "yes"
+    elif name in ("image", "request", "user", "workdir", "shell"):
         setattr(told, name, next(fields))
     else:
         raise Incomplete(f"{name!r} is no part of an explanation; shifter and udiroot are of different versions")
@@ -89,10 +97,11 @@ def as_text(told: Explanation) -> str:
         f"user       {told.user}",
         f"modules    {', '.join(told.modules) or 'none'}",
         f"directory  {told.workdir}",
-        f"command    {' '.join(told.command)}",
+        f"command    {f'{told.shell}, or where the container lacks it ' if told.shell else ''}{' '.join(told.command)}",
+        f"prepared   {'yes: the container is entered as it is' if told.prepared else 'no: the container is built'}",
         *(f"userhook   {path}" for path in told.userhooks),
         "",
-        "What root does, in this order",
+        "What root did when it was prepared, in this order" if told.prepared else "What root does, in this order",
     ]
     for step in told.mounts:
         what = f"{step.source} -> {step.target}" if step.source else step.target

@@ -102,6 +102,35 @@ def test_the_mounts_are_the_containers_in_their_order(site: ShifterNode) -> None
 
 
 @pytest.mark.usefixtures("tool")
+def test_it_says_whether_such_a_container_is_prepared(site: ShifterNode) -> None:
+    def asked(*options: str) -> tuple[bool, str]:
+        told = json.loads(site.run(IMAGE, "--explain=json", *options).stdout)
+        text = site.run(IMAGE, "--explain", *options).stdout
+        return told["prepared"], next(line for line in text.splitlines() if line.startswith("prepared "))
+
+    assert asked() == (False, "prepared   no: the container is built")
+    done = site.as_root("setupRoot", "-u", site.alice.name, "-m", "m", "id", image_id("explained"))
+    assert done.returncode == 0, done.stderr
+    assert asked("--module=m") == (True, "prepared   yes: the container is entered as it is")
+    assert asked()[0] is False
+    assert asked("--module=m", "--volume=/srv/data:/vol")[0] is False
+    unnamed = json.loads(site.run("--explain=json").stdout)  # nothing but what is prepared
+    assert (unnamed["prepared"], unnamed["image"], unnamed["modules"]) == (True, image_id("explained"), ["m"])
+    as_eve = json.loads(site.run(IMAGE, "--explain=json", "--module=m", user=site.eve).stdout)
+    assert as_eve["prepared"] is False
+
+
+@pytest.mark.usefixtures("tool")
+def test_without_a_command_it_names_both_shells(site: ShifterNode) -> None:
+    done = site.run(IMAGE, "--explain=json", env={"SHELL": "/bin/zsh"})
+    told = json.loads(done.stdout)
+    assert (told["shell"], told["command"]) == ("/bin/zsh", ["/bin/sh"])
+    text = site.run(IMAGE, "--explain", env={"SHELL": "/bin/zsh"}).stdout
+    assert "command    /bin/zsh, or where the container lacks it /bin/sh\n" in text
+    assert json.loads(site.run(IMAGE, "--explain=json", "/bin/true", env={"SHELL": "/bin/zsh"}).stdout)["shell"] == ""
+
+
+@pytest.mark.usefixtures("tool")
 def test_text_for_people(site: ShifterNode) -> None:
     done = site.run(*arguments(site), "--explain", "/bin/echo", "a", env=OUTER)
     assert (done.returncode, done.stderr) == (0, "")

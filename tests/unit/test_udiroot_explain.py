@@ -17,6 +17,7 @@ from udiroot.explain import Incomplete, as_json, as_text, read_explanation
 ROOT = Path(__file__).parents[2]
 RECORDS = [
     *("image", "0" * 64, "request", "docker:x", "user", "alice", "modules", "m,n,", "workdir", "/srv"),
+    *("prepared", "yes", "shell", "/bin/zsh"),
     *("word", "/bin/sh", "word", "", "word", "a b"),
     *("step", "bind", "/home", "/h", " nosuid nodev private", "siteFs"),
     *("step", "root", "", "/", " nosuid", "one tree"),
@@ -33,6 +34,7 @@ def test_every_record_in_json() -> None:
     told = json.loads(as_json(read_explanation(encoded(RECORDS))))
     assert told == {
         "image": "0" * 64, "request": "docker:x", "user": "alice", "modules": ["m", "n"], "workdir": "/srv",
+        "prepared": True, "shell": "/bin/zsh",
         "command": ["/bin/sh", "", "a b"], "userhooks": ["/opt/hook"],
         "mounts": [
             {

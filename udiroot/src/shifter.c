@@ -19,6 +19,7 @@
 #include "as_root/rootfs.h"
 #include "as_root/state.h"
 #include "as_user/account.h"
+#include "as_user/command.h"
 #include "as_user/config.h"
 #include "as_user/environ.h"
 #include "as_user/explain.h"
@@ -26,6 +27,7 @@
 #include "as_user/modules.h"
 #include "as_user/options.h"
 #include "as_user/plan.h"
+#include "as_user/prepared.h"
 #include "as_user/userhooks.h"
 #include "base/text.h"
 
@@ -44,7 +46,9 @@ struct run { /* one invocation, filled phase by phase */
     struct account account;
     struct modules modules;
     struct volumes volumes;
-    struct strings command, environ;
+    struct prepared prepared; /* in place of options and variables, where they name no image */
+    struct command command;
+    struct strings environ;
     struct strings origins; /* of the variables, for --explain */
     char *workdir; /* what was asked for, or NULL: `cwd` if the container has it */
     char *cwd;
@@ -82,6 +86,38 @@ static const char *asked_for(const struct run *r, const char *name)
     return value != NULL && *value != '\0' ? value : NULL;
 }
 
+/* The job on this node, as setupRoot -J was told it: only chooses among the caller's own environments. */
+static char *job_holder(const struct strings *outer)
+{
+    const char *job = environ_get(outer, "SLURM_JOB_ID"), *node = environ_get(outer, "SLURMD_NODENAME");
+    if (job == NULL || node == NULL)
+        return NULL;
+    char *holder = text_format("%s@%s", job, node);
+    struct error ignored;
+    if (state_check_holder(holder, &ignored) == 0)
+        return holder;
+    free(holder);
+    return NULL;
+}
+
+/* Section 5.2: the container that the job's prolog prepared, or somebody who named no job. */
+static int choose_prepared(struct run *r, struct error *e)
+{
+    struct strings plans = {0};
+    privilege_as_root();
+    state_plans(&r->config, r->caller.uid, r->holder, &plans);
+    if (plans.count == 0 && r->holder != NULL)
+        state_plans(&r->config, r->caller.uid, state_default_holder, &plans);
+    privilege_as_user(&r->caller);
+    int result = prepared_choose(&plans, &r->prepared, e);
+    strings_free(&plans);
+    if (result < 0 || image_spec_parse(r->prepared.image, NULL, &r->spec, e) < 0)
+        return -1;
+    free(r->spec.request); /* nobody typed it */
+    r->spec.request = NULL;
+    return 0;
+}
+
 /* A local: image has neither metadata nor an access list: what the user may not read of it he does not get. */
 static int choose_image(struct run *r, struct error *e)
 {
@@ -102,41 +138,23 @@ static int choose_modules(struct run *r, struct error *e)
 {
     const char *asked = r->options.modules != NULL ? r->options.modules : asked_for(r, "MODULE");
     struct error cause;
+    if (asked == NULL)
+        asked = r->prepared.modules;
     if (modules_choose(&r->config, asked, &r->modules, &cause) == 0)
         return 0;
-    return error_set(e, 0, "%s: %s", r->options.modules != NULL ? "--module" : "SHIFTER_MODULE", cause.text);
+    const char *source = asked == r->prepared.modules ? "the prepared container" : "SHIFTER_MODULE";
+    return error_set(e, 0, "%s: %s", r->options.modules != NULL ? "--module" : source, cause.text);
 }
 
 /* Section 8; one --volume is enough to forget what the environment says. */
 static int choose_volumes(struct run *r, struct error *e)
 {
     const char *inherited = asked_for(r, "VOLUME");
+    if (inherited == NULL)
+        inherited = r->prepared.volumes;
     if (r->options.volumes.count == 0 && inherited != NULL)
         strings_add(&r->options.volumes, inherited);
     return volumes_of_user(&r->options.volumes, &r->volumes, e);
-}
-
-/* Section 7.3. */
-static int choose_command(struct run *r, struct error *e)
-{
-    const struct image_meta *meta = &r->image.meta;
-    char **given = r->options.command;
-    if (r->options.entrypoint && r->options.entrypoint_program != NULL) {
-        strings_add(&r->command, r->options.entrypoint_program);
-    } else if (r->options.entrypoint) {
-        if (meta->entry.count == 0)
-            return error_set(e, 0, "--entrypoint: image %s has no entrypoint; name a program with --entrypoint=PROGRAM",
-                             r->image.id);
-        for (size_t i = 0; i < meta->entry.count; i++)
-            strings_add(&r->command, meta->entry.items[i]);
-        for (size_t i = 0; given[0] == NULL && i < meta->cmd.count; i++)
-            strings_add(&r->command, meta->cmd.items[i]);
-    } else if (given[0] == NULL) {
-        strings_add(&r->command, "/bin/sh");
-    }
-    for (; *given != NULL; given++)
-        strings_add(&r->command, *given);
-    return 0;
 }
 
 /* Section 7.4. */
@@ -214,27 +232,14 @@ static int make_environment(struct run *r, struct error *e)
     return 0;
 }
 
-/* The job on this node, as setupRoot -J was told it: only chooses among the caller's own environments. */
-static char *job_holder(const struct strings *outer)
-{
-    const char *job = environ_get(outer, "SLURM_JOB_ID"), *node = environ_get(outer, "SLURMD_NODENAME");
-    if (job == NULL || node == NULL)
-        return NULL;
-    char *holder = text_format("%s@%s", job, node);
-    struct error ignored;
-    if (state_check_holder(holder, &ignored) == 0)
-        return holder;
-    free(holder);
-    return NULL;
-}
-
 static int decide(struct run *r, struct error *e)
 {
     if (config_load(SYSCONFDIR "/udiRoot.conf", false, &r->config, e) < 0 ||
         image_spec_select(r->options.image, &r->outer, r->config.default_image_type, &r->spec, e) < 0)
         return -1;
-    if (r->spec.type == IMAGE_NONE)
-        return error_set(e, 0, "no image named; use --image=TYPE:TAG or set SHIFTER_IMAGEREQUEST (shifter --help)");
+    r->holder = job_holder(&r->outer);
+    if (r->spec.type == IMAGE_NONE && choose_prepared(r, e) < 0)
+        return -1;
     if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 || plan_check(&r->config, &r->modules, &r->volumes, e) < 0 ||
         account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0 || choose_image(r, e) < 0)
         return -1;
@@ -244,25 +249,36 @@ static int decide(struct run *r, struct error *e)
         (void)dprintf(STDERR_FILENO, "shifter: image %s, modules %s\n", r->image.id,
                       r->modules.count > 0 ? r->modules.names : "none");
     }
-    if (choose_command(r, e) < 0 || choose_workdir(r, e) < 0 || make_environment(r, e) < 0)
+    if (command_choose(&r->options, &r->image, &r->outer, &r->command, e) < 0 || choose_workdir(r, e) < 0)
         return -1;
-    r->holder = job_holder(&r->outer);
-    return 0;
+    return make_environment(r, e);
+}
+
+/* What a start is about. */
+static struct plan_subject subject_of(const struct run *r)
+{
+    return (struct plan_subject){.config = &r->config, .image = &r->image, .account = &r->account,
+                                 .caller = &r->caller, .modules = &r->modules, .volumes = &r->volumes};
+}
+
+/* Leaves root's rights to be given up. The namespace of an environment prepared for the same, or -1. */
+static int find_prepared(const struct run *r, const struct plan *plan, const struct plan_subject *subject)
+{
+    CLEANUP_FREE char *text = plan_describe(plan, subject);
+    privilege_as_root();
+    return state_find(&r->config, r->caller.uid, text, r->holder);
 }
 
 /* As root: into the container, a prepared one when the node has it, and out of root's rights for good. */
 static int enter(struct run *r, struct error *e)
 {
-    struct plan_subject subject = {.config = &r->config, .image = &r->image, .account = &r->account,
-                                   .caller = &r->caller, .modules = &r->modules, .volumes = &r->volumes};
+    const struct plan_subject subject = subject_of(r);
     struct plan plan;
     plan_make(&subject, &plan);
-    CLEANUP_FREE char *text = plan_describe(&plan, &subject);
-    privilege_as_root();
+    CLEANUP_CLOSE int prepared = find_prepared(r, &plan, &subject);
     CLEANUP_CLOSE int proc = rootfs_open_proc(e);
     if (proc < 0)
         return -1;
-    CLEANUP_CLOSE int prepared = state_find(&r->config, r->caller.uid, text, r->holder);
     if (prepared >= 0) {
         if (setns(prepared, CLONE_NEWNS) < 0)
             return error_set(e, errno, "cannot enter the prepared container");
@@ -293,9 +309,11 @@ static int execute(struct run *r)
     if (userhooks_run(&r->modules, &r->process, workdir, &e) < 0 || process_restore(&r->process, &e) < 0)
         return fail(&e);
     go_to_workdir(workdir, r->workdir != NULL);
-    const char *program = r->command.items[0];
+    const char *program = r->command.words.items[0], *const shell[] = {r->command.shell, NULL};
     environ = r->environ.items; /* execvp searches the container's PATH */
-    (void)execvp(program, r->command.items);
+    if (shell[0] != NULL) /* the container need not have it */
+        (void)execv(shell[0], (char *const *)shell);
+    (void)execvp(program, r->command.words.items);
     int cause = errno;
     bool missing = cause == ENOENT || cause == ENOTDIR;
     (void)error_set(&e, cause, "cannot execute %s in the container%s", program,
@@ -324,12 +342,17 @@ static int become_tool(const struct run *r, const char *command, const char *arg
     return fail(&e);
 }
 
-/* The image was opened as for a start; everything else is done without root's rights. The tool reads its input. */
+/* The image was opened, and prepared environments are looked for, as for a start; everything else is done without root's
+ * rights. The tool reads its input. */
 static int explain(struct run *r)
 {
-    const struct plan_subject subject = {.config = &r->config, .image = &r->image, .account = &r->account,
-                                         .caller = &r->caller, .modules = &r->modules, .volumes = &r->volumes};
+    const struct plan_subject subject = subject_of(r);
+    struct plan plan;
+    plan_make(&subject, &plan);
+    CLEANUP_CLOSE int prepared = find_prepared(r, &plan, &subject);
     const struct explanation told = {.subject = &subject,
+                                     .plan = &plan,
+                                     .prepared = prepared >= 0,
                                      .request = r->spec.request,
                                      .workdir = r->workdir != NULL ? r->workdir : r->cwd,
                                      .command = &r->command,

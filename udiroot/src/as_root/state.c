@@ -65,15 +65,17 @@ bool state_has(int directory, const char *name)
     return fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-bool state_file_equals(int directory, const char *name, const char *text)
+static char *read_text(int directory, const char *name)
 {
     CLEANUP_CLOSE int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    struct stat st;
-    size_t length = strlen(text);
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size != (off_t)length)
-        return false;
-    CLEANUP_FREE char *content = file_read(fd, st.st_size, PLAN_TEXT_LIMIT, &length);
-    return content != NULL && length == strlen(text) && memcmp(content, text, length) == 0;
+    size_t length;
+    return fd < 0 ? NULL : file_read(fd, 0, PLAN_TEXT_LIMIT, &length);
+}
+
+bool state_file_equals(int directory, const char *name, const char *text)
+{
+    CLEANUP_FREE char *content = read_text(directory, name);
+    return content != NULL && strcmp(content, text) == 0;
 }
 
 int state_open_namespace(int environment)
@@ -108,15 +110,37 @@ int state_list(int directory, uid_t uid, struct strings *out, struct error *e)
     return 0;
 }
 
-int state_find(const struct config *config, uid_t uid, const char *plan_text, const char *holder)
+/* Opens the directory of all environments and lists those of `uid`; -1 when there is none that can be trusted. */
+static int open_environments(const struct config *config, uid_t uid, struct strings *names)
 {
     CLEANUP_FREE char *path = state_path(config);
-    CLEANUP_CLOSE int directory = state_open_trusted(path);
-    struct strings names = {0};
     struct error ignored;
+    int directory = state_open_trusted(path);
+    if (directory < 0 || state_list(directory, uid, names, &ignored) == 0)
+        return directory;
+    (void)close(directory);
+    return -1;
+}
+
+void state_plans(const struct config *config, uid_t uid, const char *holder, struct strings *out)
+{
+    struct strings names = {0};
+    CLEANUP_CLOSE int directory = open_environments(config, uid, &names);
+    for (size_t i = 0; i < names.count; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(directory, names.items[i]);
+        CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
+        CLEANUP_FREE char *plan = pinned < 0 ? NULL : read_text(environment, "plan");
+        if (plan != NULL && (holder == NULL || is_held_by(environment, holder)))
+            strings_add(out, plan);
+    }
+    strings_free(&names);
+}
+
+int state_find(const struct config *config, uid_t uid, const char *plan_text, const char *holder)
+{
+    struct strings names = {0};
+    CLEANUP_CLOSE int directory = open_environments(config, uid, &names);
     int found = -1;
-    if (directory < 0 || state_list(directory, uid, &names, &ignored) < 0)
-        return -1;
     for (size_t i = 0; i < names.count; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(directory, names.items[i]);
         if (environment < 0 || !state_file_equals(environment, "plan", plan_text))

@@ -22,6 +22,9 @@
  * that `holder` (may be NULL) holds; -1 when there is none that can be trusted. Takes no lock and changes nothing. */
 int state_find(const struct config *config, uid_t uid, const char *plan_text, const char *holder);
 
+/* The texts of the plans of all environments of `uid`, or of those that `holder` holds. As trusted as state_find. */
+void state_plans(const struct config *config, uid_t uid, const char *holder, struct strings *out);
+
 enum { HOLDER_LENGTH = 128 };
 extern const char state_default_holder[]; /* of setupRoot without -J */
 

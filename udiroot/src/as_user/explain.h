@@ -5,13 +5,19 @@
 #ifndef SHIFTER_EXPLAIN_H
 #define SHIFTER_EXPLAIN_H
 
+#include <stdbool.h>
+
+#include "as_user/command.h"
 #include "as_user/plan.h"
 #include "base/text.h"
 
 struct explanation {
     const struct plan_subject *subject;
+    const struct plan *plan;
+    bool prepared;                 /* the node has such a container: it would be entered */
     const char *request, *workdir; /* may be NULL */
-    const struct strings *command, *environ, *origins;
+    const struct command *command;
+    const struct strings *environ, *origins;
 };
 
 /* A record is its name and a fixed number of fields, each ending with a NUL (udiroot/explain.py); -1 with errno. */
