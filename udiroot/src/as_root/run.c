@@ -109,12 +109,10 @@ static void execute(const struct run *run)
         (void)execve(shell, words, environment);
 }
 
-/* In the child: only system calls. The cause of a failed start goes to `report`, which a successful one closes. */
+/* In the child: only system calls (and what run->become does). The cause of a failed start goes to `report`, which a successful one closes. */
 static _Noreturn void become(const struct run *run, int in, int out, int err, int report, pid_t parent)
 {
     (void)setsid();
-    if (run->place == NULL)
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     struct sigaction standard = {.sa_handler = SIG_DFL};
     for (int number = 1; number <= SIGRTMAX; number++)
         (void)sigaction(number, &standard, NULL);
@@ -122,10 +120,16 @@ static _Noreturn void become(const struct run *run, int in, int out, int err, in
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)umask(022);
-    if (getppid() == parent && dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
-        dup2(err, STDERR_FILENO) >= 0 && take_place(run->place) &&
-        close_but(report, run->place != NULL ? run->place->program : report))
-        execute(run);
+    if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
+        (run->become != NULL || dup2(err, STDERR_FILENO) >= 0) && take_place(run->place) &&
+        close_but(report, run->place != NULL ? run->place->program : report)) {
+        if (run->become != NULL)
+            run->become(run->who, report);
+        if (run->place == NULL)
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a change of ids would forget it: prctl(2) */
+        if (getppid() == parent)
+            execute(run);
+    }
     int cause = errno;
     ssize_t ignored = write(report, &cause, sizeof cause);
     (void)ignored;
@@ -163,6 +167,11 @@ static bool may_go_on(const struct timespec *end)
     return remaining(end) > 0 && process_check_signals(&ignored) == 0;
 }
 
+static bool says_too_much(const struct run *run)
+{
+    return run->output_limit > 0 && run->output_length > run->output_limit;
+}
+
 /* Both streams until both end (W-12), then the program itself; false when something else came first. */
 static bool follow(struct run *run, int out, int err, pid_t child, int *status, const struct timespec *end)
 {
@@ -177,6 +186,8 @@ static bool follow(struct run *run, int out, int err, pid_t child, int *status, 
             streams[0].fd = -1;
         if (streams[1].revents != 0 && !drain(err, run->errors, &run->errors_length))
             streams[1].fd = -1;
+        if (says_too_much(run))
+            return false;
     }
     const struct timespec moment = {.tv_nsec = 2000000};
     while (waitpid(child, status, WNOHANG) == 0) {
@@ -201,7 +212,8 @@ static int describe_failure(struct run *run, int status, struct error *e)
         return error_set(e, 0, "%s", text);
     if (WIFSIGNALED(status))
         return error_set(e, 0, "%s was killed by signal %d", run->arguments[0], WTERMSIG(status));
-    return error_set(e, 0, "%s exited with status %d and did not say why", run->arguments[0], WEXITSTATUS(status));
+    return error_set(e, 0, "%s exited with status %d%s", run->arguments[0], WEXITSTATUS(status),
+                     run->become != NULL ? "" : " and did not say why");
 }
 
 /* Not even a killed process ends while a file system, perhaps of a user's making, keeps it waiting: false after a while. */
@@ -228,6 +240,8 @@ static int wait_for(struct run *run, int out, int err, pid_t child, struct error
         bool reaped = reap(child);
         if (process_check_signals(e) < 0)
             return -1;
+        if (says_too_much(run))
+            return error_set(e, 0, "%s said more than %zu bytes and was killed", run->arguments[0], run->output_limit);
         return error_set(e, 0, "%s did not end within %u seconds and was killed%s", run->arguments[0], run->seconds,
                          reaped ? "" : ", which it has not noticed: it waits for a device or file system");
     }

@@ -22,6 +22,11 @@ struct run {
     const char *input;            /* what the program reads on standard input; NULL: /dev/null */
     unsigned seconds;             /* then it is killed, with what it started */
     const struct run_place *place; /* all ids and limits become root's; NULL: ids are kept, the directory is "/" */
+    /* In the new process: becomes somebody else for good, and closes all descriptors from 3 on but `kept`, or does not
+     * return. Standard error is then ours. May be NULL. */
+    void (*become)(const void *who, int kept);
+    const void *who;
+    size_t output_limit; /* bytes of standard output, with more it is killed; 0: any number */
     char output[RUN_KEPT + 1], errors[RUN_KEPT + 1]; /* filled: the beginnings, NUL-terminated */
     size_t output_length, errors_length;             /* filled: whole lengths */
 };
