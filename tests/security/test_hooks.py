@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import resource
 import signal
@@ -151,6 +153,87 @@ def test_sec22_nothing_of_the_caller_reaches_a_hook(node: ShifterNode) -> None:
     assert int(status["SigBlk"], 16) == int(status["SigIgn"], 16) & ~(1 << (signal.SIGPIPE - 1)) == 0
     limits = [line.split()[-3:-1] for line in lines if line.startswith(("Max cpu", "Max add", "Max proc"))]
     assert [soft for soft, _hard in limits] == [hard for _soft, hard in limits]
+
+
+INHERITED = """#!/usr/bin/python3
+import ctypes, json, os, resource
+call = ctypes.CDLL(None).syscall
+facts = {{
+    "nice": os.getpriority(os.PRIO_PROCESS, 0), "policy": os.sched_getscheduler(0), "io": call(252, 1, 0),
+    "processors": len(os.sched_getaffinity(0)), "slack": int(open("/proc/self/timerslack_ns").read()),
+    "oom": int(open("/proc/self/oom_score_adj").read()), "personality": ctypes.CDLL(None).personality(-1),
+    "keyring": call(250, 0, -3, 0), "memory": call(239, ctypes.byref(ctypes.c_int(-1)), None, 0, None, 0),
+    "limits": {{name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name[:7] == "RLIMIT_"}},
+}}
+with open("{facts}", "w") as out:
+    json.dump(facts, out)
+"""
+
+
+def hand_down() -> None:
+    """All of it that a user may set without being root."""
+    call = ctypes.CDLL(None).syscall
+    call(250, 1, None)  # keyctl: a session keyring of his own
+    call(251, 1, 0, 3 << 13)  # ioprio_set: idle
+    ctypes.CDLL(None).personality(0x1000000)  # what time select(2) leaves
+    ctypes.CDLL(None).prctl(29, 1 << 40)  # PR_SET_TIMERSLACK
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE, which a change of ids has taken: the next file is his own again
+    Path("/proc/self/oom_score_adj").write_text("1000")
+    for name, soft in (("STACK", 1 << 20), ("CORE", 1 << 30), ("NOFILE", 100), ("MEMLOCK", 0), ("SIGPENDING", 1)):
+        number = getattr(resource, f"RLIMIT_{name}")
+        resource.setrlimit(number, (soft, resource.getrlimit(number)[1]))
+    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_user_hands_nothing_down_that_slows_or_stops_a_hook(node: ShifterNode, key: str) -> None:
+    facts = node.base / "facts"
+    facts.unlink(missing_ok=True)
+    configure(node, key, node.add_program("hook", INHERITED.format(facts=facts)))
+    done = node.run(IMAGE, "/bin/true", preexec_fn=hand_down)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(facts.read_text())
+    limits = found.pop("limits")
+    keyring = found.pop("keyring")
+    assert keyring not in (-1, ctypes.CDLL(None).syscall(250, 0, -3, 0))
+    assert found == {
+        "nice": 0, "policy": os.SCHED_OTHER, "io": 0, "processors": os.cpu_count(), "slack": 50000, "oom": 0,
+        "personality": 0, "memory": 0,
+    }  # fmt: skip
+    soft = [limits[f"RLIMIT_{name}"][0] for name in ("STACK", "CORE", "NOFILE")]
+    assert soft == [8 << 20, 0, 1024]
+    for name in ("MEMLOCK", "SIGPENDING"):  # as far as this machine lets root go
+        assert limits[f"RLIMIT_{name}"][0] == limits[f"RLIMIT_{name}"][1] != 0
+
+
+def is_running(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_hook_whose_launcher_is_killed_does_not_run_for_ever(node: ShifterNode) -> None:
+    """Nor one whose launcher its user stops: nobody else is there to look at the clock."""
+    begun = node.base / "begun"
+    for last_words in ("KILL", "STOP"):
+        begun.unlink(missing_ok=True)
+        hook = node.add_program("hook", f"#!/bin/sh\necho $$ > {begun}.new\nmv {begun}.new {begun}\nexec sleep 1000\n")
+        configure(node, "sitePreMountHook", hook)
+        process = subprocess.Popen(
+            node.command(IMAGE, "/bin/true"), user=node.alice.uid, group=node.alice.gid, extra_groups=[], cwd="/"
+        )
+        while not begun.exists():
+            time.sleep(0.01)
+        node.as_user(["/bin/sh", "-c", f"kill -{last_words} {process.pid}"])
+        deadline = time.monotonic() + 30  # HOOK_SECONDS is 4 here
+        while (runs := is_running(begun.read_text().strip())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert not runs
 
 
 def test_no_link_of_an_image_leads_a_hook_out_of_its_directory(node: ShifterNode) -> None:

@@ -6,13 +6,15 @@
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,21 +71,56 @@ static int open_input(const char *text)
     return fd;
 }
 
-/* In the child. With a place, nothing of the user who called is left: neither his ids, nor limits that would stop root's
- * work half way, nor a death that he could cause. */
-static bool take_place(const struct run_place *place)
+/* In the child: what a user hands down to it and what would slow root's work, stop it half way or mislead it becomes
+ * what it is after a boot. An old or confined kernel that refuses one of these is no reason not to work. */
+static void forget_the_caller(void)
 {
-    static const int limits[] = {RLIMIT_CPU, RLIMIT_FSIZE, RLIMIT_AS, RLIMIT_DATA, RLIMIT_NPROC};
-    struct rlimit limit;
+    static const struct {
+        int resource;
+        rlim_t soft, hard;
+    } limits[] = {
+        {RLIMIT_CPU, RLIM_INFINITY, RLIM_INFINITY},     {RLIMIT_FSIZE, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_AS, RLIM_INFINITY, RLIM_INFINITY},      {RLIMIT_DATA, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_NPROC, RLIM_INFINITY, RLIM_INFINITY},   {RLIMIT_SIGPENDING, RLIM_INFINITY, RLIM_INFINITY},
+        {RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY}, {RLIMIT_STACK, 8U << 20, RLIM_INFINITY},
+        {RLIMIT_NOFILE, 1024, 4096},                    {RLIMIT_CORE, 0, RLIM_INFINITY},
+    };
+    enum { JOIN_SESSION_KEYRING = 1, THIS_PROCESS = 1, TIMER_SLACK = 50000 };
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        struct rlimit limit = {limits[i].soft, limits[i].hard};
+        if (setrlimit(limits[i].resource, &limit) == 0 || getrlimit(limits[i].resource, &limit) < 0)
+            continue;
+        limit.rlim_cur = limits[i].soft < limit.rlim_max ? limits[i].soft : limit.rlim_max;
+        (void)setrlimit(limits[i].resource, &limit); /* without CAP_SYS_RESOURCE: as far as it goes */
+    }
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    (void)sched_setaffinity(0, sizeof all, &all);
+    (void)sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
+    (void)setpriority(PRIO_PROCESS, 0, 0);
+    (void)syscall(SYS_ioprio_set, THIS_PROCESS, 0, 0);
+    (void)syscall(SYS_set_mempolicy, 0, NULL, 0);
+    (void)syscall(SYS_keyctl, JOIN_SESSION_KEYRING, NULL);
+    (void)personality(PER_LINUX);
+    (void)prctl(PR_SET_TIMERSLACK, TIMER_SLACK);
+    CLEANUP_CLOSE int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (score >= 0 && write(score, "0", 1) < 0)
+        return; /* the last one */
+}
+
+/* In the child. With a place, nothing of the user who called is left, nor a death that he could cause. He can kill or stop
+ * the one who waits: the alarm outlives execve(2). */
+static bool take_place(const struct run *run)
+{
+    const struct run_place *place = run->place;
     if (place == NULL)
         return chdir("/") == 0;
-    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
-        if (setrlimit(limits[i], &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}) < 0 &&
-            getrlimit(limits[i], &limit) == 0)
-            (void)setrlimit(limits[i], &(struct rlimit){limit.rlim_max, limit.rlim_max});
+    if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return false;
+    forget_the_caller();
+    (void)alarm(run->seconds + 1);
     /* A script's interpreter opens it through its descriptor. */
-    return setgroups(0, NULL) == 0 && setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0 &&
-           fchdir(place->directory) == 0 && fcntl(place->program, F_SETFD, 0) == 0;
+    return fchdir(place->directory) == 0 && fcntl(place->program, F_SETFD, 0) == 0;
 }
 
 /* Descriptors from 3 on, except these two. */
@@ -121,7 +158,7 @@ static _Noreturn void become(const struct run *run, int in, int out, int err, in
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)umask(022);
     if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
-        (run->become != NULL || dup2(err, STDERR_FILENO) >= 0) && take_place(run->place) &&
+        (run->become != NULL || dup2(err, STDERR_FILENO) >= 0) && take_place(run) &&
         close_but(report, run->place != NULL ? run->place->program : report)) {
         if (run->become != NULL)
             run->become(run->who, report);
