@@ -18,6 +18,7 @@ static struct {
     char *long_name;
     int (*check)(const char *text, struct error *e);
     char *text; /* NULL: not given */
+    bool inherited; /* `text` is the enclosing job's */
 } table[OPTIONS] = {
     [OPTION_IMAGE] = {.option = {(char[]){"image"}, (char[]){"[TYPE:]TAG"},
                                  (char[]){"container image of the job; its tasks enter it with `shifter COMMAND`"}, 1,
@@ -36,9 +37,20 @@ static struct {
                        .check = check_volumes},
 };
 
-/* Words of the contract that ask for what this version does not do. "0" and nothing ask for nothing. */
-static const char *const later_words[] = {"extern_setup=", "extern_cgroup=", "memory_cgroup=",
-                                          "enable_sshd=",  "enable_ccm=",    "shifter_config="};
+/* Words of earlier versions, and what a site should know that has one of them. "0" and nothing ask for nothing. */
+static const struct {
+    const char *word, *advice;
+} old_words[] = {
+    {"shifter_config=", "the programs and this plug-in read " SYSCONFDIR "/udiRoot.conf, which is compiled in"},
+    {"memory_cgroup=",
+     "not needed: what a login through the container's sshd leaves is ended with the job without a cgroup"},
+    {"extern_cgroup=", "not supported: Slurm does not account what is started through the container's sshd"},
+    {"extern_setup=",
+     "not supported: sitePostMountHook, or the roothook of a module, changes containers before anybody is in"},
+    {"enable_ccm=", "not supported: there is no --ccm; --image=local:/ with `shifter` in the script does the same where "
+                    "udiRoot.conf has allowLocalChroot=1"},
+    {"enable_sshd=", "write enable_sshd=1, or 0"},
+};
 static const char sshd_word[] = "enable_sshd=1"; /* the one value besides these that is served */
 static bool sshd_is_enabled;
 
@@ -52,18 +64,26 @@ void options_configure(int count, char **words)
             table[o].option.name = table[o].long_name;
 }
 
+static bool asks_for_nothing(const char *word, const char *value)
+{
+    return strcasecmp(word, sshd_word) == 0 || *value == '\0' || strcmp(value, "0") == 0 ||
+           strcmp(word, "shifter_config=" SYSCONFDIR "/udiRoot.conf") == 0;
+}
+
 void options_report(int count, char **words)
 {
     for (int i = 0; i < count; i++) {
-        const char *value = NULL;
-        for (size_t w = 0; w < sizeof later_words / sizeof later_words[0]; w++)
-            if (strncasecmp(words[i], later_words[w], strlen(later_words[w])) == 0)
-                value = words[i] + strlen(later_words[w]);
-        bool asks_for_nothing = value != NULL && (*value == '\0' || strcmp(value, "0") == 0);
-        if (strcmp(words[i], "long_options") == 0 || strcasecmp(words[i], sshd_word) == 0 || asks_for_nothing)
-            continue;
-        slurm_error("shifter: plugstack.conf: %s '%.200s' ignored; see docs/slurm.md for the words of this version",
-                    value != NULL ? "unsupported word" : "unknown word", words[i]);
+        const char *advice = strcmp(words[i], "long_options") == 0 ? "" : NULL;
+        for (size_t o = 0; o < sizeof old_words / sizeof old_words[0]; o++) {
+            size_t length = strlen(old_words[o].word);
+            if (strncasecmp(words[i], old_words[o].word, length) == 0)
+                advice = asks_for_nothing(words[i], words[i] + length) ? "" : old_words[o].advice;
+        }
+        if (advice == NULL)
+            slurm_error("shifter: plugstack.conf: unknown word '%.200s' ignored; see docs/slurm.md for those there are",
+                        words[i]);
+        else if (*advice != '\0')
+            slurm_error("shifter: plugstack.conf: '%.200s' has no effect: %s", words[i], advice);
     }
 }
 
@@ -150,20 +170,34 @@ static int check_volumes(const char *text, struct error *e)
     return result;
 }
 
-/* Runs for the value that an enclosing job hands down as well as for the user's own, which comes last and wins. In
- * slurmstepd the value is only known to be there: nobody acts on it. */
+/* Slurm hands down what was typed last; all of it is in the variable of the job. */
+static const char *inherited_text(int value, const char *text)
+{
+    const char *typed = getenv(options_variable(value)), *all = getenv("SLURM_SPANK_SHIFTER_VOLUME");
+    if (table[value].text != NULL || typed == NULL || strcmp(typed, text) != 0)
+        return NULL;
+    return value == OPTION_VOLUME && all != NULL ? all : text;
+}
+
+/* Runs for the value that an enclosing job hands down as well as for the user's own, which come later and win; several
+ * --volume of the user's add up (W-8). In slurmstepd the value is only known to be there: nobody acts on it. */
 static int take(int value, const char *argument, int remote)
 {
     struct error e;
     const char *text = argument != NULL ? argument : "";
     if (remote)
         return ESPANK_SUCCESS;
-    if (table[value].check(text, &e) < 0) {
+    const char *inherited = inherited_text(value, text);
+    bool adds = value == OPTION_VOLUME && table[value].text != NULL && !table[value].inherited && *text != '\0';
+    CLEANUP_FREE char *whole = adds ? text_format("%s;%s", table[value].text, text)
+                                    : text_copy(inherited != NULL ? inherited : text);
+    if (table[value].check(whole, &e) < 0) {
         slurm_error("shifter: %s", e.text);
         return ESPANK_BAD_ARG;
     }
     free(table[value].text);
-    table[value].text = text_copy(text);
+    table[value].text = text_copy(whole);
+    table[value].inherited = inherited != NULL;
     return ESPANK_SUCCESS;
 }
 

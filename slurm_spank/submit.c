@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #include "as_root/run.h"
+#include "as_user/caches.h"
 #include "as_user/config.h"
 #include "as_user/modules.h"
 #include "image_id.h"
@@ -119,7 +120,29 @@ static int submit_modules(spank_t spank, bool local, struct error *e)
     return publish(spank, "SHIFTER_MODULE", text, e);
 }
 
-/* Its grammar has been checked; what it leads to is for the nodes to see. */
+/* Their grammar has been checked. Only who wants a cache needs the site's configuration here. */
+static int check_caches(const char *text, struct error *e)
+{
+    struct strings texts = {0};
+    struct volumes volumes = {0};
+    struct config config;
+    struct error cause;
+    strings_add(&texts, text);
+    int result = volumes_of_user(&texts, &volumes, e);
+    bool caches = false;
+    for (size_t i = 0; i < volumes.count; i++)
+        caches = caches || (volumes.items[i].flags & VOLUME_PER_NODE_CACHE) != 0;
+    if (result == 0 && caches && (result = config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e)) == 0) {
+        if (caches_check(&config, &volumes, VOLUME_OF_USER, &cause) < 0)
+            result = error_set(e, 0, "--%s: %s", options_name(OPTION_VOLUME), cause.text);
+        config_free(&config);
+    }
+    volumes_free(&volumes);
+    strings_free(&texts);
+    return result;
+}
+
+/* What they lead to is for the nodes to see. */
 static int submit_volumes(spank_t spank, bool local, struct error *e)
 {
     const char *text = options_text(OPTION_VOLUME);
@@ -128,7 +151,9 @@ static int submit_volumes(spank_t spank, bool local, struct error *e)
     if (options_text(OPTION_IMAGE) == NULL)
         return error_set(e, 0, "--%s without --%s: name the image that the volumes are for",
                          options_name(OPTION_VOLUME), options_name(OPTION_IMAGE));
-    return local && hand_down(OPTION_VOLUME, text, e) < 0 ? -1 : publish(spank, "SHIFTER_VOLUME", text, e);
+    if (check_caches(text, e) < 0 || (local && hand_down(OPTION_VOLUME, text, e) < 0))
+        return -1;
+    return publish(spank, "SHIFTER_VOLUME", text, e);
 }
 
 /* What the keys of the job's sshd are computed from on each of its nodes (docs/adr/0016-sshd.md). A step of a job has what

@@ -36,6 +36,9 @@ imagePath={base}/images
 udiRootPath={base}
 rootfsType=tmpfs
 populateEtcDynamically=1
+perNodeCachePath={base}
+perNodeCacheSizeLimit=1000m
+mkfsXfsPath=/usr/sbin/mkfs.xfs
 module_one_siteEnv=ONE=1
 module_two_siteEnv=TWO=2
 module_rival_conflict=two

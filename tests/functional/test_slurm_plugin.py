@@ -323,6 +323,46 @@ def test_volumes_go_with_the_job_and_its_steps(recorded: Recorded) -> None:
         assert call.arguments[8:] == ["-N", "@-", "-v", "/tmp:/x:ro;/srv:/y", "id", IDS["a"]]
 
 
+def test_volumes_that_are_given_one_by_one_add_up(recorded: Recorded) -> None:
+    """On one command, in the script and on the command line; those of a step take the place of the job's (W-8)."""
+    text = recorded.cluster.batch(
+        "#SBATCH --image=a:1\n#SBATCH --volume=/tmp:/x:ro\n#SBATCH --volume=/srv:/y\nenv; echo ---;"
+        " srun -n1 -N1 env; echo ---; srun -n1 -N1 --volume=/srv:/y env; echo ---;"
+        " srun -n1 -N1 --volume=/a:/1 --volume=/b:/2 /bin/sh -c 'env; echo ---; srun --overlap -n1 env'",
+        "--volume=/opt:/z",
+    )
+    job = "/tmp:/x:ro;/srv:/y;/opt:/z"
+    for part, maps in zip(sections(text), [job, job, "/srv:/y", "/a:/1;/b:/2", "/a:/1;/b:/2"], strict=True):
+        assert shifter_variables(part) == {**variables("a", "a:1"), "SHIFTER_VOLUME": maps}
+    (call,) = recorded.calls("setupRoot")
+    assert call.arguments[-4:] == ["-v", job, "id", IDS["a"]]
+    for command in (["srun"], ["salloc", "-Q"]):
+        done = recorded.cluster.run(*command, "--image=a:1", "--volume=/a:/1;/b:/2", "--volume=/c:/3", "env")
+        assert "SLURM_SPANK_SHIFTER_VOLUME=/a:/1;/b:/2;/c:/3\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", SUBMITTERS, ids=lambda command: str(command[0]))
+@pytest.mark.parametrize(
+    ("maps", "words"),
+    [
+        (["/x:/a:perNodeCache=size=1001m"], "--volume: perNodeCache at /a: more than the 1048576000 bytes"),
+        (["/x:/a:perNodeCache=size=600m", "/x:/b:perNodeCache=size=600m"], "--volume: perNodeCache at /b: more than"),
+        (["/a:/b", "/tmp:/etc/x"], "users cannot mount at or below /etc"),
+        (["/a:/b", ""], "--volume needs a map"),
+    ],
+)
+def test_what_the_sum_of_volumes_cannot_be_is_refused_before_it_is_queued(
+    recorded: Recorded, command: list[str], maps: list[str], words: str
+) -> None:
+    options = [f"--volume={text}" for text in maps]
+    assert_refused(recorded, [command[0], "--image=a:1", *options, *command[1:]], words)
+
+
+def test_a_cache_within_the_limit_is_queued(recorded: Recorded) -> None:
+    done = recorded.cluster.run("srun", "--image=a:1", "--volume=/x:/a:perNodeCache=size=1000m", "true")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", SUBMITTERS, ids=lambda command: str(command[0]))
 @pytest.mark.parametrize(
     ("maps", "words"),
@@ -573,7 +613,11 @@ def test_the_secret_of_an_sshd_is_the_jobs_and_reaches_setuproot_on_standard_inp
 
 def test_words_it_does_not_know_are_named_in_the_log_of_the_node_once_and_ignored(recorded: Recorded) -> None:
     cluster, node = recorded.cluster, NODES[1]
-    words = ["nonsense", "enable_sshd=2", "Enable_SSHD=1", "extern_cgroup=0", "shifter_config=/etc/x", "enable_ccm="]
+    words = [
+        "nonsense", "enable_sshd=2", "Enable_SSHD=1", "extern_cgroup=0", "shifter_config=/etc/x", "enable_ccm=",
+        f"shifter_config={recorded.base}/etc/udiRoot.conf", "extern_cgroup=1", "extern_setup=/bin/true",
+        "memory_cgroup=/sys/fs/cgroup/memory", "enable_ccm=1",
+    ]  # fmt: skip
     cluster.use_plugin(*words)
     cluster.stop(node)
     cluster.start_node(node)
@@ -583,8 +627,13 @@ def test_words_it_does_not_know_are_named_in_the_log_of_the_node_once_and_ignore
     assert done.stderr == ""
     cluster.await_idle()
     lines = [line for line in cluster.log(node).splitlines() if "plugstack.conf" in line]
-    assert [re.sub(".*shifter: ", "", line).split(";")[0] for line in lines] == [
-        "plugstack.conf: unknown word 'nonsense' ignored",
-        "plugstack.conf: unsupported word 'enable_sshd=2' ignored",
-        "plugstack.conf: unsupported word 'shifter_config=/etc/x' ignored",
+    assert [re.sub(".*plugstack.conf: ", "", line).partition(": ")[0].split(";")[0] for line in lines] == [
+        "unknown word 'nonsense' ignored",
+        "'enable_sshd=2' has no effect",
+        "'shifter_config=/etc/x' has no effect",
+        "'extern_cgroup=1' has no effect",
+        "'extern_setup=/bin/true' has no effect",
+        "'memory_cgroup=/sys/fs/cgroup/memory' has no effect",
+        "'enable_ccm=1' has no effect",
     ]
+    assert "--image=local:/" in lines[-1]  # what to do instead
