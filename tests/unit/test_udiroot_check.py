@@ -181,7 +181,7 @@ def test_a_single_problem(conf: Path, text: str, key: str, severity: str, line: 
         ("perNodeCachePath=/usr/share\nperNodeCacheAllowedFsType=xfs\n", "perNodeCacheAllowedFsType"),
         ("imagePath=/usr/share\nimageOwner=0\n", "imageOwner"),
         ("populateEtcDynamically=1\nusersToImport=root\n", "usersToImport"),
-        ("optUdiImage=/usr/share\n", "optUdiImage"),
+        ("module_a_copyPath=/usr/share\n", "module_a_copyPath"),
         ("allowLocalChroot=1\ndefaultImageType=local\n", "defaultImageType"),
     ],
 )
@@ -258,3 +258,107 @@ def test_bytes_that_are_no_text_are_printed(conf: Path) -> None:
     assert done.returncode == 1
     with suppress(UnicodeDecodeError):
         assert "Traceback" not in done.stderr
+
+
+# what is only noticed in a container
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory for optUdiImage or copyPath with an sshd, a hook and libraries."""
+    top = tmp_path / "tree"
+    for name in ("sbin/sshd", "bin/ssh", "etc/sshd_config", "etc/ssh_config", "hook", "lib64/libmpi.so"):
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    (top / "elsewhere").symlink_to("/not/here")
+    return top
+
+
+def said(conf: Path, text: str, key: str) -> list[tuple[str, str]]:
+    """Severity and message, but for what is said of every directory that pytest makes: others can write above it."""
+    found = about(conf, text, key)
+    return [(severity, message) for severity, _, message in found if "written by others" not in message]
+
+
+@pytest.mark.parametrize("name", ["sbin/sshd", "bin/ssh", "etc/sshd_config", "etc/ssh_config"])
+def test_an_sshd_that_lacks_something(conf: Path, tree: Path, name: str) -> None:
+    assert said(conf, f"optUdiImage={tree}\n", "optUdiImage") == []
+    (tree / name).unlink()
+    ((severity, message),) = said(conf, f"optUdiImage={tree}\n", "optUdiImage")
+    assert severity == "warning"
+    assert f"no {name}: " in message
+    assert "extra/build-udiimage" in message
+
+
+def test_a_tree_without_sshd_is_worth_a_note(conf: Path, tree: Path) -> None:
+    for name in ("sbin/sshd", "bin/ssh", "etc/sshd_config", "etc/ssh_config"):
+        (tree / name).unlink()
+    ((severity, message),) = said(conf, f"optUdiImage={tree}\n", "optUdiImage")
+    assert (severity, "enable_sshd=1" in message) == ("note", True)
+
+
+@pytest.mark.parametrize("key", ["optUdiImage", "module_mpi_copyPath"])
+def test_what_users_cannot_read_in_containers(conf: Path, tree: Path, key: str) -> None:
+    for path, mode in ((tree / "lib64", 0o750), (tree / "hook", 0o711), (tree, 0o700)):
+        path.chmod(mode)
+        ((severity, message),) = said(conf, f"{key}={tree}\n", key)
+        assert severity == "warning"
+        assert message.startswith(f"{path} cannot be read by users")
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("hook", "severity", "words"),
+    [
+        ("/opt/udiImage/modules/mpi/hook", None, ""),
+        ("/opt/udiImage/modules/mpi/hok", "error", "hok does not exist"),
+        ("/opt/udiImage/modules/mpi/lib64", "error", "is a directory"),
+        ("/opt/udiImage/modules/mpi/elsewhere", None, ""),  # a link: the container's business
+        ("/opt/udiImage/modules/mpi/elsewhere/hook", None, ""),
+        ("/opt/udiImage/modules/other/hook", None, ""),
+        ("/site/hook", None, ""),
+        ("/site/hok", "error", "hok does not exist"),
+        ("/usr/bin/of-the-image", None, ""),
+    ],
+)
+def test_userhooks_are_looked_for_where_the_site_shows_them(
+    conf: Path, tree: Path, hook: str, severity: str | None, words: str
+) -> None:
+    text = f"module_mpi_copyPath={tree}\nmodule_mpi_siteFs={tree}:/site\nmodule_mpi_userhook={hook}\n"
+    found = said(conf, text, "module_mpi_userhook")
+    assert [problem[0] for problem in found] == ([severity] if severity else [])
+    assert all(words in message for _, message in found)
+    (tree / "hook").chmod(0o700)
+    if hook.endswith("/hook") and not found and "elsewhere" not in hook and "other" not in hook:
+        assert "chmod a+rx" in said(conf, text, "module_mpi_userhook")[0][1]
+
+
+def test_variables_name_directories_that_are_there(conf: Path, tree: Path) -> None:
+    text = (
+        f"siteFs={tree}:/site\nsiteEnvAppend=PATH=/site/bin:/site/bn:/usr/bin HOME=/site/elsewhere/x\n"
+        f"module_mpi_copyPath={tree}\n"
+        "module_mpi_siteEnvPrepend=LD_LIBRARY_PATH=/opt/udiImage/modules/mpi/lib64:/opt/udiImage/modules/mpi/lib\n"
+    )
+    ((severity, message),) = said(conf, text, "siteEnvAppend")
+    assert severity == "warning"
+    assert f"PATH names /site/bn, which containers have from {tree}/bn," in message
+    ((_, message),) = said(conf, text, "module_mpi_siteEnvPrepend")
+    assert f"{tree}/lib, and that does not exist" in message
+
+
+@pytest.mark.parametrize(
+    ("first", "bad"), [("#!/bin/sh -e", False), ("#! /no/bash", True), ("#!", False), ("x", False)]
+)
+def test_hooks_for_an_interpreter_that_is_not_here(first: str, bad: bool) -> None:
+    path = Path("/var/lib") / f"shifter-test-hook-{os.getpid()}"
+    path.write_text(f"{first}\nexit 0\n")
+    path.chmod(0o755)
+    conf = path.with_suffix(".conf")
+    try:
+        found = [p.message for p in findings(conf, f"{GOOD}sitePreMountHook={path}\n") if p.key == "sitePreMountHook"]
+    finally:
+        path.unlink()
+        conf.unlink()
+    assert [("/no/bash, which is not on this node" in message) for message in found] == ([True] if bad else [])

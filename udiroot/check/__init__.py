@@ -11,6 +11,7 @@ from pathlib import Path
 
 from udiroot.check.accounts import account_problems
 from udiroot.check.conffile import ConfFile, read_conf_file
+from udiroot.check.inside import inside_problems
 from udiroot.check.kernel import kernel_problems
 from udiroot.check.mounts import mount_problems
 from udiroot.check.paths import path_problems
@@ -33,5 +34,6 @@ def _node_problems(conf: ConfFile) -> Iterator[Problem]:
     yield from path_problems(conf)
     yield from mount_problems(conf)
     yield from account_problems(conf)
+    yield from inside_problems(conf)
     yield from sense_problems(conf)
     yield from kernel_problems(caches=bool(conf.values["perNodeCachePath"]))

@@ -80,6 +80,19 @@ def hook(conf: ConfFile, key: str, path: str | None) -> Iterator[Problem]:
     yield from problems
     if not problems and not Path(path).stat().st_mode & stat.S_IXUSR:
         yield conf.problem(ERROR, key, f"{path} cannot be executed; chmod u+x {path}")
+    elif not problems:
+        yield from _interpreter(conf, key, path)
+
+
+def _interpreter(conf: ConfFile, key: str, path: str) -> Iterator[Problem]:
+    """What the first line of a script names: execve(2)."""
+    try:
+        with Path(path).open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return
+    if first.startswith(b"#!") and (words := os.fsdecode(first[2:]).split()) and not Path(words[0]).exists():
+        yield conf.problem(ERROR, key, f"{path} is for {words[0]}, which is not on this node; correct its first line")
 
 
 def _udi_mount(conf: ConfFile) -> Iterator[Problem]:
