@@ -145,7 +145,7 @@ def test_every_key_is_in_the_reference_and_nothing_else() -> None:
 def test_every_key_is_in_the_example_and_nothing_else() -> None:
     page = (ROOT / "udiRoot.conf.example").read_text()
     keys = set(_core.config_keys())
-    named = {re.sub("_(mpich|openmpi)_", "_<name>_", key) for key in re.findall(r"(?m)^#?([a-z]\w+)=", page)}
+    named = {re.sub("_(mpich|openmpi|gpu)_", "_<name>_", key) for key in re.findall(r"(?m)^#?([a-z]\w+)=", page)}
     assert named - keys == set()
     (old,) = re.findall(r"(?ms)^# Accepted and without effect: (.*?)\.$", page)
     mentioned = {*re.findall(r"\w+", old), *re.findall(r"earlier called (\w+)", page)}

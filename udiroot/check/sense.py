@@ -20,7 +20,7 @@ TOOLS = ("modprobePath", "insmodPath", "cpPath", "mvPath", "chmodPath", "ddPath"
 UNUSED = {
     "nodeContextPrefix": "nothing uses it",
     "batchType": "it only informs",
-    "siteResources": "it has no effect yet",
+    "siteResources": "nothing uses it: a module brings in GPUs (docs/gpu-mpi.md)",
 }
 
 
