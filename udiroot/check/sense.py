@@ -69,11 +69,10 @@ def _unused(conf: ConfFile) -> Iterator[Problem]:
 
 
 def _nested(conf: ConfFile) -> Iterator[Problem]:
-    """unsetupRoot removes every mount below udiMount and loopMount."""
-    keys = [key for key in ("udiMount", "loopMount", "imagePath") if conf.values[key]]
-    for inner, outer in permutations(keys, 2):
+    """unsetupRoot removes every mount below loopMount; of what else lies there the parser speaks (config_places.c)."""
+    for inner, outer in permutations(("udiMount", "loopMount"), 2):
         path, base = conf.values[inner], conf.values[outer]
-        if outer != "imagePath" and _core.path_is_below(path, base) and not (path == base and inner < outer):
+        if path and base and _core.path_is_below(path, base) and not (path == base and inner < outer):
             yield conf.problem(
                 ERROR,
                 inner,

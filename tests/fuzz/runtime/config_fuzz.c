@@ -40,7 +40,8 @@ static void check_list(const struct config_key *key, const struct strings *list)
 
 static bool is_path(const struct config_key *key)
 {
-    return key->kind == KEY_PATH || key->kind == KEY_DIRECTORY || key->kind == KEY_RENAMED;
+    return key->kind == KEY_PATH || key->kind == KEY_DIRECTORY || key->kind == KEY_PLACE ||
+           key->kind == KEY_RENAMED;
 }
 
 static bool ends_blank(const char *text)
@@ -57,8 +58,10 @@ static void check_text(const struct config_key *key, const char *text)
         bug("%s is '%s'", key->name, text);
     if (is_path(key))
         expect_clean_path(text, key->name);
-    if (key->kind == KEY_DIRECTORY && text[1] == '\0')
+    if ((key->kind == KEY_DIRECTORY || key->kind == KEY_PLACE) && text[1] == '\0')
         bug("%s is the root directory", key->name);
+    if (key->kind == KEY_PLACE && (path_is_below("/etc", text) || path_is_below(text, "/dev")))
+        bug("%s is %s, where the node has mounts of its own", key->name, text);
     if (key->kind == KEY_WORD) {
         CLEANUP_FREE char *words = text_format(" %s ", key->words);
         CLEANUP_FREE char *word = text_format(" %s ", text);

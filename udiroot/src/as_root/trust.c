@@ -16,7 +16,7 @@ int trust_check(const struct stat *st, uid_t owner, const char *owner_name, cons
         return error_set(e, 0, "%s belongs to uid %u; it must belong to root%s%s", path, (unsigned)st->st_uid,
                          owner == 0 ? "" : " or ", owner == 0 ? "" : owner_name);
     if ((st->st_mode & (S_IWGRP | S_IWOTH)) != 0)
-        return error_set(e, 0, "%s can be written by others (mode %04o); take that away (chmod go-w)", path,
+        return error_set(e, 0, "%s can be written by others (mode %04o); name another place, or take that away (chmod go-w)", path,
                          (unsigned)st->st_mode & 07777U);
     return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "as_user/config_keys.h"
 #include "as_user/config_modules.h"
+#include "as_user/config_places.h"
 #include "as_user/lines.h"
 #include "base/file.h"
 
@@ -136,22 +137,25 @@ static int check_required(const struct parser *p, struct error *e)
     const struct {
         const char *key, *value, *hint;
     } required[] = {
-        {"udiMount", c->udi_mount, "/var/udiMount"},
-        {"imagePath", c->image_path, "the directory of the images"},
-        {"udiRootPath", c->udi_root_path, "the directory shifter is installed in"},
-        {"rootfsType", c->rootfs_type, "tmpfs"},
+        {"udiMount", c->udi_mount, "=/var/udiMount"},
+        {"imagePath", c->image_path, "= with the directory of the images"},
+        {"udiRootPath", c->udi_root_path, "= with the directory shifter is installed in"},
+        {"rootfsType", c->rootfs_type, "=tmpfs"},
         {"etcPath", c->populate_etc_dynamically ? "unused" : c->etc_path,
-         "a directory with passwd, group and nsswitch.conf, or populateEtcDynamically=1"},
+         "= with a directory of passwd, group and nsswitch.conf, or populateEtcDynamically=1"},
     };
     for (size_t i = 0; i < sizeof required / sizeof required[0]; i++)
         if (required[i].value == NULL) {
-            (void)error_set(e, 0, "%s: %s is not set; add %s=, %s", p->name, required[i].key, required[i].key,
+            (void)error_set(e, 0, "%s: %s is not set; add %s%s", p->name, required[i].key, required[i].key,
                             required[i].hint);
             if (settle(p, e) < 0)
                 return -1;
         }
     /* A component of the tag index's path and of the gateway's URLs. */
-    if (c->system != NULL && (strpbrk(c->system, "/ \t") != NULL || c->system[0] == '.'))
+    bool word = c->system == NULL || (c->system[0] != '.' && strchr(c->system, '/') == NULL);
+    for (const char *letter = c->system; word && letter != NULL && *letter != '\0'; letter++)
+        word = (unsigned char)*letter > ' ' && *letter != 0x7f;
+    if (!word)
         return error_set(e, 0,
                          "%s: system: '%.200s' is no name of a system; it is one word without '/', as in the gateway's "
                          "configuration",
@@ -195,6 +199,7 @@ static int parse(struct parser *p, const char *text, size_t length, struct error
     if (length > 0 && memchr(text, '\0', length) != NULL)
         result = error_set(e, 0, "%s has a NUL byte; it must be text", p->name);
     else if (read_lines(p, text, length, e) < 0 || (check_required(p, e) < 0 && settle(p, e) < 0) ||
+             (config_check_nesting(out, p->name, p->errors, e) < 0 && settle(p, e) < 0) ||
              (modules_check(out, &p->modules, p->name, p->errors, e) < 0 && settle(p, e) < 0))
         result = -1;
     free(p->modules.conflict);
@@ -237,6 +242,9 @@ int config_load(const char *path, bool trust_any_owner, struct config *out, stru
     struct stat st;
     /* Not to wait for the writer of a FIFO that somebody put there. */
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0 && errno == EACCES)
+        return error_set(e, 0, "the configuration %s cannot be read by you; every user of shifter must be able to "
+                               "(chmod a+r, and a+x for the directories above it)", path);
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_set(e, errno, "cannot read the configuration %s", path);
     if (check_trust(path, &st, trust_any_owner, e) < 0)

@@ -4,13 +4,15 @@
 #include <limits.h>
 #include <string.h>
 
+#include "as_user/config_places.h"
+
 #define SITE(key, kind, field) {key, kind, offsetof(struct config, field), NULL}
 #define MODULE(key, kind, field) {key, kind, offsetof(struct config_module, field), NULL}
 #define IGNORED(key, kind) {key, kind, 0, NULL}
 
 const struct config_key config_keys[] = {
-    SITE("udiMount", KEY_DIRECTORY, udi_mount),
-    SITE("loopMount", KEY_DIRECTORY, loop_mount),
+    SITE("udiMount", KEY_PLACE, udi_mount),
+    SITE("loopMount", KEY_PLACE, loop_mount),
     SITE("imagePath", KEY_DIRECTORY, image_path),
     SITE("imageOwner", KEY_TEXT, image_owner),
     SITE("udiRootPath", KEY_PATH, udi_root_path),
@@ -131,17 +133,21 @@ static int parse_number(const char *value, unsigned most, unsigned *out, struct 
     return 0;
 }
 
-static int parse_path(const char *value, bool not_root, char **out, struct error *e)
+static int parse_path(const char *value, enum config_kind kind, char **out, struct error *e)
 {
-    char *clean = path_clean(value);
+    CLEANUP_FREE char *clean = path_clean(value);
     if (clean == NULL)
         return error_set(e, 0, "'%.200s' is not an absolute path without '..'", value);
-    if (not_root && clean[1] == '\0') {
-        free(clean);
+    for (const char *c = clean; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return error_set(e, 0, "'%.200s' has a control character; write a path without", value);
+    if ((kind == KEY_DIRECTORY || kind == KEY_PLACE) && clean[1] == '\0')
         return error_set(e, 0, "the directory / cannot be used for this; name another one");
-    }
+    if (kind == KEY_PLACE && config_check_place(clean, e) < 0)
+        return -1;
     free(*out);
     *out = clean;
+    clean = NULL; /* the caller's */
     return 0;
 }
 
@@ -203,8 +209,9 @@ int config_key_assign(const struct config_key *key, void *base, const char *valu
     char **text = field;
     switch (key->kind) {
     case KEY_PATH:
-    case KEY_RENAMED: return parse_path(value, false, text, e);
-    case KEY_DIRECTORY: return parse_path(value, true, text, e);
+    case KEY_RENAMED:
+    case KEY_PLACE:
+    case KEY_DIRECTORY: return parse_path(value, key->kind, text, e);
     case KEY_FLAG: return parse_flag(value, field, e);
     case KEY_NUMBER: return parse_number(value, INT_MAX, field, e);
     case KEY_BYTES:

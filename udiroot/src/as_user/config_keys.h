@@ -11,6 +11,7 @@ enum config_kind {
     KEY_TEXT,
     KEY_PATH,      /* absolute; cleaned */
     KEY_DIRECTORY, /* the same, and not "/" */
+    KEY_PLACE,     /* the same, and what is mounted there may be taken away: config_places.h */
     KEY_FLAG,
     KEY_NUMBER,
     KEY_BYTES,

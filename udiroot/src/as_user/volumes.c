@@ -55,7 +55,7 @@ static const char *find_end(struct map *m, struct error *e)
     m->length = (size_t)((quoted ? c + 1 : last) - m->text);
     if (*c == '\0' && (quoted || (c > m->text && c[-1] == '\\' && last != c))) {
         m->length = (size_t)(c - m->text);
-        (void)bad(m, e, quoted ? "has an open quote" : "ends in a backslash; write two of them for a name that does");
+        (void)bad(m, e, quoted ? "has an open quote; close it" : "ends in a backslash; write two of them for a name that does");
         return NULL;
     }
     if (quoted && *++c != ';' && *c != '\0' && !text_is_blank(*c)) {
@@ -86,7 +86,7 @@ static int take_path(const struct map *m, const char *text, char **out, struct e
 {
     for (const char *c = text; *c != '\0'; c++)
         if ((unsigned char)*c < ' ' || *c == 0x7f)
-            return bad(m, e, "has a control character in a path");
+            return bad(m, e, "has a control character in a path; write the path without it");
     *out = path_clean(text);
     if (*out == NULL)
         return bad(m, e, text[0] == '/' ? "has '..' in a path; write the path without it"
@@ -119,7 +119,7 @@ static int take_flag(struct map *m, const char *name, struct error *e)
     if (m->origin == VOLUME_OF_USER && !flags[i].for_users)
         return bad(m, e, "has a flag that only the site may use; users have ro and perNodeCache");
     if ((m->volume.flags & flags[i].flag) != 0)
-        return bad(m, e, "has the same flag twice");
+        return bad(m, e, "has the same flag twice; write it once");
     m->volume.flags |= flags[i].flag;
     if ((m->volume.flags & VOLUME_SLAVE) != 0 && (m->volume.flags & VOLUME_PRIVATE) != 0)
         return bad(m, e, "is both slave and private; choose one");
@@ -143,7 +143,7 @@ static int take_flags(struct map *m, char *field, struct error *e)
         char *value = cut_value(word);
         if (value != NULL && !of_cache) {
             if (strcasecmp(word, "perNodeCache") != 0)
-                return bad(m, e, "gives a setting to a flag that takes none");
+                return bad(m, e, "gives a setting to a flag that takes none; only perNodeCache has settings");
             of_cache = true;
             if (take_flag(m, word, e) < 0)
                 return -1;

@@ -94,6 +94,7 @@ static PyObject *field_object(const struct config_key *key, const void *base)
     case KEY_TEXT:
     case KEY_PATH:
     case KEY_DIRECTORY:
+    case KEY_PLACE:
     case KEY_WORD: return core_text(*(char *const *)field);
     case KEY_FLAG: return PyBool_FromLong(*(const bool *)field);
     case KEY_NUMBER: return PyLong_FromUnsignedLong(*(const unsigned *)field);
