@@ -20,6 +20,7 @@
 #include "as_user/image.h"
 #include "as_user/plan.h"
 #include "base/text.h"
+#include "node/caller.h"
 #include "node/prepare.h"
 #include "node/sshd_files.h"
 

@@ -17,7 +17,7 @@
 
 enum { CAPABILITY_NUMBERS = 64, STATUS_LIMIT = 1 << 21 }; /* bytes: 65536 groups of eleven at most */
 
-static void add_group(struct caller *c, gid_t gid)
+void caller_add_group(struct caller *c, gid_t gid)
 {
     if (gid == 0) /* never handed to a user's process: spec 9.9 */
         return;
@@ -42,32 +42,8 @@ int caller_of_process(struct caller *out, struct error *e)
     if (count < 0)
         return error_set(e, errno, "cannot read the caller's groups");
     for (int i = 0; i < count; i++)
-        add_group(out, groups[i]);
+        caller_add_group(out, groups[i]);
     return 0;
-}
-
-int caller_of_account(const char *user, uid_t uid, gid_t gid, struct caller *out, struct error *e)
-{
-    *out = (struct caller){.uid = uid, .gid = gid};
-    if (uid == 0 || gid == 0)
-        return error_set(e, 0, "a container cannot be set up for uid 0 or gid 0 (user %s, uid %u, gid %u)", user,
-                         (unsigned)uid, (unsigned)gid);
-    int count = 64;
-    CLEANUP_FREE gid_t *groups = text_alloc((size_t)count * sizeof *groups);
-    while (getgrouplist(user, gid, groups, &count) < 0) {
-        if (count > 65536)
-            return error_set(e, 0, "user %s has more than 65536 groups", user);
-        groups = text_grow(groups, (size_t)(count *= 2), sizeof *groups);
-    }
-    for (int i = 0; i < count; i++)
-        add_group(out, groups[i]);
-    return 0;
-}
-
-void caller_free(struct caller *c)
-{
-    free(c->groups);
-    *c = (struct caller){0};
 }
 
 static void must_change(int result)

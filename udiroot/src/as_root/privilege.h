@@ -19,9 +19,8 @@ struct caller {
 
 /* The caller of a setuid-root program: the real ids, which must not be 0. */
 int caller_of_process(struct caller *out, struct error *e);
-/* A named account, for setupRoot: its groups as the system's databases know them. */
-int caller_of_account(const char *user, uid_t uid, gid_t gid, struct caller *out, struct error *e);
-void caller_free(struct caller *caller);
+/* Gid 0 is left out. */
+void caller_add_group(struct caller *caller, gid_t gid);
 
 /* Effective ids and the group list, called as root and as the caller in turn: the process stays undumpable, so the caller
  * cannot trace it in either state. Failure to change is not survivable: one line on standard error and
