@@ -188,14 +188,8 @@ static void add_group_line(struct strings *lines, gid_t gid, const char *member)
 
 static int write_lines(int etc, const char *name, const struct strings *lines, struct error *e)
 {
-    size_t length = 0;
-    for (size_t i = 0; i < lines->count; i++)
-        length += strlen(lines->items[i]);
-    CLEANUP_FREE char *text = text_alloc(length + 1);
-    char *end = text;
-    for (size_t i = 0; i < lines->count; i++)
-        end = stpcpy(end, lines->items[i]);
-    return upper_write(etc, name, text, length, e);
+    CLEANUP_FREE char *text = strings_join(lines);
+    return upper_write(etc, name, text, strlen(text), e);
 }
 
 /* Names only, from the node's own databases: the user, root and usersToImport; the groups of the running process. */
@@ -221,10 +215,8 @@ static int write_dynamic(const struct config *config, int etc, const struct acco
         }
         account_free(&other);
     }
-    if (result == 0)
-        result = write_lines(etc, "passwd", &passwd, e);
-    if (result == 0)
-        result = write_lines(etc, "group", &group, e);
+    if (result == 0 && (write_lines(etc, "passwd", &passwd, e) < 0 || write_lines(etc, "group", &group, e) < 0))
+        result = -1;
     strings_free(&passwd);
     strings_free(&group);
     if (result < 0 || upper_write(etc, "nsswitch.conf", nsswitch, sizeof nsswitch - 1, e) < 0)

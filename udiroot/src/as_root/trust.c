@@ -65,7 +65,7 @@ static int walk(const char *path, uid_t owner, const char *owner_name, bool foll
  * looked at from there. Who could move one of them meanwhile owns it, or the one it lies in. -1: the walk will tell. */
 static int open_directly(const char *path, uid_t owner, const char *owner_name, struct stat *st)
 {
-    char up[PATH_MAX] = "";
+    char up[PATH_MAX];
     size_t used = 0;
     struct stat above;
     struct error ignored;

@@ -50,8 +50,9 @@ int modules_choose(const struct config *config, const char *asked, struct module
 {
     *out = (struct modules){.names = text_copy("")};
     bool chosen = asked != NULL && *asked != '\0';
-    const char *list = chosen ? asked : config->default_modules != NULL ? config->default_modules : "none";
-    CLEANUP_FREE char *copy = text_copy(list);
+    if (!chosen && config->default_modules == NULL)
+        return 0;
+    CLEANUP_FREE char *copy = text_copy(chosen ? asked : config->default_modules);
     char *next = text_trim(copy), *name;
     if (strcasecmp(next, "none") == 0)
         return 0;

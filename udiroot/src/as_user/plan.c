@@ -8,10 +8,13 @@
 #include "as_user/caches.h"
 #include "base/text.h"
 
+enum { STEPS_AT_ONCE = 32 };
+
 static struct plan_step *add(struct plan *plan, enum plan_kind kind, const char *source, const char *target,
                              const char *reason)
 {
-    plan->steps = text_grow(plan->steps, plan->count + 1, sizeof *plan->steps);
+    if (plan->count % STEPS_AT_ONCE == 0)
+        plan->steps = text_grow(plan->steps, plan->count + STEPS_AT_ONCE, sizeof *plan->steps);
     struct plan_step *step = &plan->steps[plan->count++];
     *step = (struct plan_step){.kind = kind,
                                .source = source != NULL ? text_copy(source) : NULL,
@@ -181,19 +184,20 @@ static char *describe_attributes(const struct plan_step *step)
 char *plan_describe(const struct plan *plan, const struct plan_subject *s)
 {
     CLEANUP_FREE char *volumes = volumes_signature(s->volumes);
-    char *text = text_format("user %s %u %u\nstore %s\nmodules %s\nvolumes %s\n", s->account->name,
-                             (unsigned)s->caller->uid, (unsigned)s->caller->gid, s->config->image_path,
-                             s->modules->names, volumes);
+    struct strings lines = {0};
+    strings_take(&lines, text_format("user %s %u %u\nstore %s\nmodules %s\nvolumes %s\n", s->account->name,
+                                     (unsigned)s->caller->uid, (unsigned)s->caller->gid, s->config->image_path,
+                                     s->modules->names, volumes));
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_step *step = &plan->steps[i];
         if (step->of_job)
             continue;
         CLEANUP_FREE char *attributes = describe_attributes(step);
-        char *longer = text_format("%s%s %s -> %s%s\n", text, kind_names[step->kind],
-                                   step->source != NULL ? step->source : "-", step->target, attributes);
-        free(text);
-        text = longer;
+        strings_take(&lines, text_format("%s %s -> %s%s\n", kind_names[step->kind],
+                                         step->source != NULL ? step->source : "-", step->target, attributes));
     }
+    char *text = strings_join(&lines);
+    strings_free(&lines);
     return text;
 }
 

@@ -8,7 +8,7 @@
 
 char *file_read(int fd, off_t expected, size_t limit, size_t *length)
 {
-    size_t room = expected > 0 && (size_t)expected <= limit ? (size_t)expected + 1 : 16384;
+    size_t room = expected > 0 && (size_t)expected <= limit ? (size_t)expected + 1 : 4000;
     char *text = text_grow(NULL, room + 1, 1);
     ssize_t got;
     *length = 0;

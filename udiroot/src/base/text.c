@@ -134,6 +134,17 @@ bool strings_contain(const struct strings *list, const char *s)
     return false;
 }
 
+char *strings_join(const struct strings *list)
+{
+    size_t length = 0;
+    for (size_t i = 0; i < list->count; i++)
+        length += strlen(list->items[i]);
+    char *text = text_alloc(length + 1), *end = text;
+    for (size_t i = 0; i < list->count; i++)
+        end = stpcpy(end, list->items[i]);
+    return text;
+}
+
 void strings_free(struct strings *list)
 {
     for (size_t i = 0; i < list->count; i++)

@@ -36,6 +36,8 @@ struct strings { /* NULL-terminated at all times, so items can be handed to exec
 void strings_add(struct strings *list, const char *s);      /* copies */
 void strings_take(struct strings *list, char *owned);       /* takes over */
 bool strings_contain(const struct strings *list, const char *s);
+/* All of them, one after the other. */
+char *strings_join(const struct strings *list);
 void strings_free(struct strings *list);
 
 /* "a/b" lies at or below "a" but "ab" does not: the one path comparison of the project, on components. Both absolute;
