@@ -63,6 +63,34 @@ def test_entering_a_prepared_environment_mounts_nothing(node: ShifterNode) -> No
     assert calls.count("execve") == 2
 
 
+def test_entering_a_prepared_environment_asks_for_no_account(node: ShifterNode) -> None:
+    """As many tasks as a node has would ask the directory service at once."""
+    files = node.base / "etc/files"
+    everybody = (files / "passwd").read_text()
+    node.configure(allowLibcPwdCalls="0")
+    setup(node)
+    try:
+        lines = everybody.splitlines(keepends=True)
+        (files / "passwd").write_text("".join(line for line in lines if not line.startswith(f"{node.alice.name}:")))
+        assert "setns" in system_calls(node, "/bin/true")
+        assert json.loads(node.script("cat /var/shifterConfig.json"))["user"] == node.alice.name
+        node.add_image("other", base_tree(node.base / "other-tree"))
+        refused = node.run(f"--image=id:{image_id('other')}", "/bin/true")
+        assert (refused.returncode, refused.stdout) == (125, "")
+        assert f"uid {node.alice.uid} has no account in {files}/passwd" in refused.stderr
+    finally:
+        (files / "passwd").write_text(everybody)
+
+
+def test_a_private_start_beside_prepared_ones_is_for_its_own_account(node: ShifterNode) -> None:
+    setup(node)
+    namespace = node.script("readlink /proc/self/ns/mnt")
+    script = "cat /var/shifterConfig.json; id -un; readlink /proc/self/ns/mnt"
+    state, name, own = node.script(script, user=node.eve).splitlines()
+    assert json.loads(state)["user"] == name == node.eve.name
+    assert own != namespace.strip()
+
+
 def test_ranks_share_the_prepared_namespace(node: ShifterNode) -> None:
     setup(node)
     assert node.script("readlink /proc/self/ns/mnt") == node.script("readlink /proc/self/ns/mnt")

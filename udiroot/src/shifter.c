@@ -241,7 +241,11 @@ static int decide(struct run *r, struct error *e)
     if (r->spec.type == IMAGE_NONE && choose_prepared(r, e) < 0)
         return -1;
     if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 || plan_check(&r->config, &r->modules, &r->volumes, e) < 0 ||
-        account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0 || choose_image(r, e) < 0)
+        choose_image(r, e) < 0)
+        return -1;
+    /* An account is what a container is made for: to enter a prepared one, no daemon has to be asked for it. */
+    if ((r->options.explain != NULL || state_is_absent()) &&
+        account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
         return -1;
     if (r->options.verbose) {
         for (size_t i = 0; i < r->config.remarks.count; i++)
@@ -257,7 +261,8 @@ static int decide(struct run *r, struct error *e)
 /* What a start is about. */
 static struct plan_subject subject_of(const struct run *r)
 {
-    return (struct plan_subject){.config = &r->config, .image = &r->image, .account = &r->account,
+    const struct account *account = r->account.name != NULL ? &r->account : NULL;
+    return (struct plan_subject){.config = &r->config, .image = &r->image, .account = account,
                                  .caller = &r->caller, .modules = &r->modules, .volumes = &r->volumes};
 }
 
@@ -267,6 +272,22 @@ static int find_prepared(const struct run *r, const struct plan *plan, const str
     CLEANUP_FREE char *text = plan_describe(plan, subject);
     privilege_as_root();
     return state_find(&r->config, r->caller.uid, text, r->holder);
+}
+
+/* As root. The account is unknown where the node has prepared containers, but none like this one. */
+static int build(struct run *r, struct plan *plan, int proc, struct error *e)
+{
+    struct plan_subject subject = subject_of(r);
+    if (subject.account == NULL) {
+        privilege_as_user(&r->caller);
+        if (account_of_uid(&r->config, r->caller.uid, &r->account, e) < 0)
+            return -1;
+        subject = subject_of(r);
+        plan_free(plan);
+        plan_make(&subject, plan);
+        privilege_as_root();
+    }
+    return rootfs_build(plan, &subject, proc, e);
 }
 
 /* As root: into the container, a prepared one when the node has it, and out of root's rights for good. */
@@ -284,7 +305,7 @@ static int enter(struct run *r, struct error *e)
             return error_set(e, errno, "cannot enter the prepared container");
         if (mounts_verify(proc, plan.writable, e) < 0)
             return -1;
-    } else if (rootfs_build(&plan, &subject, proc, e) < 0) {
+    } else if (build(r, &plan, proc, e) < 0) {
         return -1;
     }
     plan_free(&plan);

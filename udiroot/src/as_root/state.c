@@ -59,6 +59,11 @@ int state_open_environment(int directory, const char *name)
     return openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
+bool state_is_absent(void)
+{
+    return access(STATEDIR, F_OK) < 0 && errno == ENOENT;
+}
+
 bool state_has(int directory, const char *name)
 {
     struct stat st;

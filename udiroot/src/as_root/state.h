@@ -21,6 +21,8 @@
 /* For `shifter`: the namespace of an environment of `uid` that was built from exactly this plan, preferring the one
  * that `holder` (may be NULL) holds; -1 when there is none that can be trusted. Takes no lock and changes nothing. */
 int state_find(const struct config *config, uid_t uid, const char *plan_text, const char *holder);
+/* Is nothing prepared on this node, so that state_find need not be waited for? Needs no rights. */
+bool state_is_absent(void);
 
 /* The texts of the plans of all environments of `uid`, or of those that `holder` holds. As trusted as state_find. */
 void state_plans(const struct config *config, uid_t uid, const char *holder, struct strings *out);

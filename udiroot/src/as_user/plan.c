@@ -35,7 +35,8 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
         add(plan, PLAN_DIRECTORY, NULL, directories[i], "every container has it, whatever the image has there");
     add(plan, PLAN_ETC, s->config->populate_etc_dynamically ? "accounts of this node" : s->config->etc_path, "/etc",
         s->config->populate_etc_dynamically ? "populateEtcDynamically" : "etcPath");
-    add(plan, PLAN_FILE, NULL, "/var/shifterConfig.json", "what this container is")->content = plan_state_text(s);
+    add(plan, PLAN_FILE, NULL, "/var/shifterConfig.json", "what this container is")->content =
+        s->account != NULL ? plan_state_text(s) : NULL;
     if (s->hosts != NULL) {
         struct plan_step *step = add(plan, PLAN_FILE, NULL, "/var/hostsfile", "the nodes of the job");
         step->content = text_copy(s->hosts);
@@ -185,9 +186,8 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
 {
     CLEANUP_FREE char *volumes = volumes_signature(s->volumes);
     struct strings lines = {0};
-    strings_take(&lines, text_format("user %s %u %u\nstore %s\nmodules %s\nvolumes %s\n", s->account->name,
-                                     (unsigned)s->caller->uid, (unsigned)s->caller->gid, s->config->image_path,
-                                     s->modules->names, volumes));
+    strings_take(&lines, text_format("user %u %u\nstore %s\nmodules %s\nvolumes %s\n", (unsigned)s->caller->uid,
+                                     (unsigned)s->caller->gid, s->config->image_path, s->modules->names, volumes));
     for (size_t i = 0; i < plan->count; i++) {
         const struct plan_step *step = &plan->steps[i];
         if (step->of_job)

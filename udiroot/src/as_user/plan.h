@@ -66,7 +66,7 @@ struct plan_file { /* of one job */
 struct plan_subject { /* whom and what the container is for */
     const struct config *config;
     const struct image *image;
-    const struct account *account;
+    const struct account *account; /* NULL: the plan is only to be described, not to be executed */
     const struct caller *caller;
     const struct modules *modules;
     const struct volumes *volumes; /* the user's maps, from volumes_of_user */
