@@ -145,11 +145,14 @@ def test_sec11_a_site_mount_below_a_link_of_the_image_stays_inside(node: Shifter
     (tree / "out").symlink_to("/")
     (tree / "up").symlink_to("../../../../../..")
     (tree / "host").symlink_to(node.base)
+    (tree / "conf").symlink_to("srv/../etc")
     node.add_image("escape", tree)
     node.configure(siteFs="/usr/share:/out/made-a;/usr/share:/up/made-b")
     assert node.script("ls -d /made-a /made-b", image="escape") == "/made-a\n/made-b\n"
     node.configure(siteFs="/usr/share:/host/made-c")
     assert "dangling" in refused(node, f"--image=id:{image_id('escape')}", "/bin/true")
+    node.configure(siteFs="/etc/hostname:/conf/passwd")
+    assert "/conf/passwd leads to /etc/passwd" in refused(node, f"--image=id:{image_id('escape')}", "/bin/true")
     assert not [name for name in ("made-a", "made-b") if Path("/", name).exists()]
     assert not (node.base / "made-c").exists()
 

@@ -13,11 +13,11 @@
 #include "base/text.h"
 
 /* The state is taken with the same rights: on a user's own file system root may have none. */
-static int open_as(const struct container *c, const char *path, enum volume_origin origin, struct stat *st)
+static int open_as(const struct container *c, const char *path, enum volume_origin origin, int links, struct stat *st)
 {
     if (origin == VOLUME_OF_USER)
         privilege_as_user(c->caller);
-    int fd = kernel_open_in_root(c->root, path);
+    int fd = kernel_open_in_root(c->root, path, links);
     int failure = fd < 0 || fstat(fd, st) < 0 ? errno : 0;
     if (origin == VOLUME_OF_USER)
         privilege_as_root();
@@ -37,38 +37,31 @@ static char *name_of(int proc, int fd)
     return length < 0 || length == PATH_MAX ? NULL : text_copy_n(out, (size_t)length);
 }
 
-int container_begin(struct container *c, int proc, int root, const struct caller *caller, struct error *e)
-{
-    *c = (struct container){.proc = proc, .root = root, .caller = caller, .root_name = name_of(proc, root)};
-    return c->root_name != NULL ? 0 : error_set(e, errno, "cannot find out where the container's root is");
-}
-
 void container_end(struct container *c)
 {
-    free(c->root_name);
     free(c->own.ids);
 }
 
 /* The path of an open descriptor as the container will see it. */
 static char *location(const struct container *c, int fd, const char *path, struct error *e)
 {
-    CLEANUP_FREE char *name = name_of(c->proc, fd);
-    if (name == NULL) {
+    CLEANUP_FREE char *name = name_of(c->proc, fd), *root = name_of(c->proc, c->root);
+    if (name == NULL || root == NULL) {
         (void)error_set(e, errno, "cannot find out where %s is in the container", path);
         return NULL;
     }
-    if (!path_is_below(name, c->root_name)) {
+    if (!path_is_below(name, root)) {
         (void)error_set(e, 0, "%s was moved out of the container", path);
         return NULL;
     }
-    const char *rest = name + strlen(c->root_name);
+    const char *rest = name + strlen(root);
     return text_copy(*rest != '\0' ? rest : "/");
 }
 
 int container_open_source(const struct container *c, const char *path, struct error *e)
 {
     struct stat st;
-    int fd = open_as(c, path, VOLUME_OF_USER, &st);
+    int fd = open_as(c, path, VOLUME_OF_USER, KERNEL_LINKS, &st);
     if (fd < 0)
         return error_set(e, errno, "cannot open volume source %s in the container with your rights", path);
     CLEANUP_FREE char *real = location(c, fd, path, e);
@@ -92,7 +85,7 @@ static int check_owner(const struct container *c, int fd, const struct stat *st,
         return 0;
     static const char *const everybodys[] = {"/tmp", "/var/tmp"}; /* of the latter the rules let only itself be covered */
     for (size_t i = 0; i < sizeof everybodys / sizeof everybodys[0]; i++) {
-        CLEANUP_CLOSE int tmp = kernel_open_in_root(c->root, everybodys[i]);
+        CLEANUP_CLOSE int tmp = kernel_open_in_root(c->root, everybodys[i], KERNEL_LINKS);
         if (tmp >= 0 && id == mount_id(c->proc, tmp))
             return 0;
     }
@@ -179,14 +172,21 @@ int container_open_target(const struct container *c, const char *path, bool dire
 {
     CLEANUP_FREE char *existing = text_copy(path);
     struct stat st;
-    int fd;
-    while ((fd = open_as(c, existing, origin, &st)) < 0 && errno == ENOENT && existing[0] != '\0')
-        *strrchr(existing, '/') = '\0';
+    /* Where no link leads on, a path of the site's is the place. Where a user's is can change until it is open. */
+    int fd, links = origin == VOLUME_OF_USER ? KERNEL_LINKS : 0;
+    while ((fd = open_as(c, existing, origin, links, &st)) < 0 && existing[0] != '\0') {
+        if (errno == ENOENT)
+            *strrchr(existing, '/') = '\0';
+        else if (errno == ELOOP && links == 0)
+            links = KERNEL_LINKS;
+        else
+            break;
+    }
     if (fd < 0)
         return error_set(e, errno, "cannot resolve %s in the container%s", path,
                          origin == VOLUME_OF_USER ? " with your rights" : "");
     const char *missing = path + strlen(existing);
-    int result = check_place(c, fd, path, missing, origin, e);
+    int result = links == 0 ? 0 : check_place(c, fd, path, missing, origin, e);
     if (result == 0)
         result = *missing != '\0' ? check_creatable(c, &st, path, e)
                                   : check_existing(c, fd, &st, path, directory, origin, e);

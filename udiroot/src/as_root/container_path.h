@@ -15,8 +15,7 @@
 
 struct container {
     int proc; /* descriptor of the host's procfs */
-    int root; /* of the directory that will be "/" */
-    char *root_name; /* of that, here */
+    int root; /* of the directory that will be "/"; stays open as long as this is used */
     const struct caller *caller;
     bool exact; /* nothing of the site may be where a link of the image leads: a hook follows */
     struct {
@@ -25,8 +24,6 @@ struct container {
     } own; /* the user's volumes so far */
 };
 
-/* `root` stays open as long as the container is used. */
-int container_begin(struct container *container, int proc, int root, const struct caller *caller, struct error *e);
 void container_end(struct container *container);
 
 /* Both are called as root. What a user maps: a directory or file that he can reach in the container, but not all of it. */

@@ -28,7 +28,7 @@ static int open_top(const char *path)
 {
     CLEANUP_FREE char *itself = text_format("%s/.", path);
     CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    CLEANUP_CLOSE int handle = root < 0 ? -1 : kernel_open_in_root(root, itself);
+    CLEANUP_CLOSE int handle = root < 0 ? -1 : kernel_open_in_root(root, itself, KERNEL_LINKS);
     return handle < 0 ? -1 : openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 

@@ -123,10 +123,11 @@ done:;
     return result;
 }
 
-int kernel_open_in_root(int root, const char *path)
+int kernel_open_in_root(int root, const char *path, int links)
 {
-    int fd = openat2_path(root, path[0] == '\0' ? "." : path, RESOLVE_AS_ROOT | RESOLVE_NO_MAGIC);
-    return fd < 0 && errno == ENOSYS ? kernel_walk(root, path, KERNEL_LINKS, NULL, NULL) : fd;
+    uint64_t resolve = RESOLVE_AS_ROOT | (links == 0 ? RESOLVE_NO_MAGIC | RESOLVE_NO_LINKS : RESOLVE_NO_MAGIC);
+    int fd = openat2_path(root, path[0] == '\0' ? "." : path, resolve);
+    return fd < 0 && errno == ENOSYS ? kernel_walk(root, path, links, NULL, NULL) : fd;
 }
 
 int kernel_open_no_symlinks(const char *path)

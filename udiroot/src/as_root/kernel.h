@@ -22,15 +22,17 @@ enum {                           /* attributes a mount can be given; never taken
 
 enum kernel_propagation { PROPAGATE_PRIVATE, PROPAGATE_SLAVE, PROPAGATE_UNCHANGED };
 
-/* Opens `path` O_PATH as if `root` were "/": symlinks and ".." cannot leave it, magic links are not followed. */
-int kernel_open_in_root(int root, const char *path);
+enum { KERNEL_LINKS = 40 }; /* as many as the kernel follows: path_resolution(7) */
+
+/* Opens `path` O_PATH as if `root` were "/": symlinks and ".." cannot leave it, magic links are not followed. `links`:
+ * KERNEL_LINKS, or 0: then a symlink in any component is ELOOP. */
+int kernel_open_in_root(int root, const char *path, int links);
 /* Opens an absolute path O_PATH; a symlink in any component is ELOOP. */
 int kernel_open_no_symlinks(const char *path);
 
 /* What those two do without openat2(2), with at most `links` symbolic links followed. `visit`, which may be NULL, is shown
  * each component but "." and ".." as it is reached, links too; -1 ends the walk. `fd` is -1 with errno when it cannot be
  * opened. */
-enum { KERNEL_LINKS = 40 }; /* as many as the kernel follows: path_resolution(7) */
 typedef int kernel_visit(void *context, int fd, const struct stat *st, const char *name);
 int kernel_walk(int root, const char *path, int links, kernel_visit *visit, void *context);
 

@@ -111,9 +111,8 @@ int mount_table_read(int proc, struct mount_table *out, struct error *e)
 
 void mount_table_free(struct mount_table *table)
 {
-    for (size_t i = 0; i < table->count; i++) {
+    for (size_t i = 0; i < table->count; i++)
         free(table->items[i].point);
-    }
     free(table->items);
     *table = (struct mount_table){0};
 }
@@ -278,7 +277,8 @@ int mounts_verify(int proc, bool writable, struct error *e)
 
 static int move_over(int from, int to, const char *path, struct error *e)
 {
-    CLEANUP_CLOSE int source = kernel_open_in_root(from, path), target = kernel_open_in_root(to, path);
+    CLEANUP_CLOSE int source = kernel_open_in_root(from, path, KERNEL_LINKS);
+    CLEANUP_CLOSE int target = kernel_open_in_root(to, path, KERNEL_LINKS);
     if (source < 0 || target < 0)
         return error_set(e, errno, "cannot open the mount at %s of the container", path);
     if (kernel_attach_mount(source, target) == 0 ||

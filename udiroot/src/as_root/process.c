@@ -150,6 +150,6 @@ int process_change_directory(const char *path)
 {
     if (strcmp(path, "/") == 0)
         return 0;
-    CLEANUP_CLOSE int directory = kernel_open_in_root(AT_FDCWD, path);
+    CLEANUP_CLOSE int directory = kernel_open_in_root(AT_FDCWD, path, KERNEL_LINKS);
     return directory < 0 ? -1 : fchdir(directory);
 }

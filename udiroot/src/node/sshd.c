@@ -67,7 +67,7 @@ static int fit_shell(const struct caller *caller, struct error *e)
     if (accounts != NULL)
         (void)fclose(accounts);
     const char *shell = entry != NULL && *entry->pw_shell != '\0' ? entry->pw_shell : "/bin/sh";
-    CLEANUP_CLOSE int found = root < 0 ? -1 : kernel_open_in_root(root, shell);
+    CLEANUP_CLOSE int found = root < 0 ? -1 : kernel_open_in_root(root, shell, KERNEL_LINKS);
     struct stat st;
     if (found >= 0 && fstat(found, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 0111) != 0)
         return 0;
