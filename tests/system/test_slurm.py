@@ -315,3 +315,29 @@ def test_volumes_that_the_node_cannot_mount_stop_neither_node_nor_job(cluster: S
     assert "cannot open volume source /missing" in text
     assert text.endswith("status 125\n")
     assert "cannot open volume source /missing" in "".join(node_log(cluster))
+
+
+def test_a_script_that_runs_in_the_container_as_a_whole(cluster: SlurmCluster, node: ShifterNode) -> None:
+    """`#!/usr/bin/shifter /bin/bash` of the historic documentation, where containers show slurmd's spool directory."""
+    node.configure(siteFs=f"{cluster.base}/spool:{cluster.base}/spool:ro")
+    script = cluster.home(node.alice) / "whole.sh"
+    output = cluster.home(node.alice) / "whole.out"
+    script.write_text(
+        f"#!{node.program('shifter')} /bin/sh\n#SBATCH --image=docker:base:1\n#SBATCH --volume=/srv/data:/input\n"
+        "#SBATCH --volume=/srv:/output\ngrep NAME /etc/os-release\ncat /input/file /output/data/file\n"
+        "ls /var/hostsfile\necho $1\n"
+    )
+    done = cluster.run("sbatch", "--parsable", f"--output={output}", str(script), "argument")
+    assert done.returncode == 0, done.stderr
+    job = done.stdout.strip()
+    await_true(lambda: cluster.state(job) not in {"PENDING", "RUNNING", "COMPLETING"}, f"job {job} does not end")
+    text = output.read_text()
+    assert text == "NAME=TestImage\nfrom the image\nfrom the image\n/var/hostsfile\nargument\n"
+    assert cluster.state(job) == "COMPLETED"
+
+
+def test_a_job_means_its_own_container_also_without_its_variables(cluster: SlurmCluster, node: ShifterNode) -> None:
+    """Scripts that clear their environment, and steps with --export=NIL, have the job's number and no more."""
+    inner = f"env -i SLURM_JOB_ID=$SLURM_JOB_ID SLURMD_NODENAME=$SLURMD_NODENAME {in_container(node)}"
+    text = cluster.batch(f"#SBATCH --image=docker:base:1\n{inner}\nsrun --export=NIL {in_container(node)}")
+    assert text.split() == ["NAME=TestImage", str(node.alice.uid), "1"] * 2

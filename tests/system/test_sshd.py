@@ -159,6 +159,26 @@ def await_gone(user: User, name: str) -> None:
 # From one container into the other
 
 
+def test_a_directory_in_place_of_an_image_has_one_too(pair: Pair) -> None:
+    """What earlier versions made of `--ccm`: a container of the node itself, here of a directory, with an sshd."""
+    node = pair.node
+    node.configure(optUdiImage=str(pair.closure), allowLocalChroot="1")
+    tree = str(node.base / "tree")
+    for virtual in pair.nodes:
+        command = pair.setup(node.alice.name, node.alice, f"7@{virtual.name}")[:-2]
+        done = virtual.run(*command, "local", tree, input=pair.told())
+        assert (done.returncode, done.stderr) == (0, "")
+    there = pair.nodes[0].run(
+        "env", "-i", "PATH=/usr/bin:/bin", "SLURM_JOB_ID=7", f"SLURMD_NODENAME={pair.nodes[0].name}",
+        *node.command("ssh", "-oBatchMode=yes", pair.nodes[1].name, "printenv SHIFTER_IMAGE; cat /etc/os-release"),
+        user=node.alice, input="",
+    )  # fmt: skip
+    assert (there.returncode, there.stdout) == (0, f"{tree}\nNAME=TestImage\n"), there.stderr
+    pair.release(0)
+    pair.release(1)
+
+
+
 def test_ssh_goes_from_a_container_into_the_one_of_the_other_node_without_a_question(pair: Pair) -> None:
     pair.prepare()
     look = "cat /srv/data/file /var/hostsfile; id -u; readlink /proc/self/ns/net; cat /proc/self/status"
