@@ -21,6 +21,7 @@
 #include "as_user/plan.h"
 #include "base/text.h"
 #include "node/caller.h"
+#include "node/environment.h"
 #include "node/prepare.h"
 #include "node/sshd_files.h"
 
@@ -197,10 +198,7 @@ static int open_image(const struct request *q, const struct config *config, cons
         CLEANUP_FREE char *path = path_clean(q->identifier);
         if (path == NULL)
             return error_set(e, 0, "local '%s': write an absolute path without '..'", q->identifier);
-        privilege_as_user(caller);
-        int result = image_local_open(config, path, out, e);
-        privilege_as_root();
-        return result;
+        return image_local_describe(config, path, out, e);
     }
     CLEANUP_CLOSE int store = image_store_open(config, e);
     if (store < 0 || image_open(store, config, q->identifier, out, e) < 0 || image_read_meta(out, e) < 0)
@@ -240,12 +238,20 @@ static int prepare(struct request *q, struct error *e)
     struct prepare state;
     if (proc < 0)
         return -1;
-    int result = prepare_open(&config, proc, true, &state, e);
-    if (result == 0)
-        result = prepare_join(&state, caller.uid, text, of_job, q->holder, ssh.identity != NULL, e);
-    if (result == 0)
-        result = prepare_build(&state, &plan, &subject, proc, of_job, q->holder, ssh.identity != NULL, e);
-    prepare_close(&state);
+    int result;
+    bool waited;
+    do {
+        CLEANUP_CLOSE int builder = -1;
+        result = prepare_open(&config, proc, true, &state, e);
+        if (result == 0)
+            result = prepare_join(&state, caller.uid, text, of_job, q->holder, ssh.identity != NULL, &builder, e);
+        waited = result == 0 && builder >= 0;
+        if (result == 0 && !waited)
+            result = prepare_build(&state, &plan, &subject, proc, of_job, q->holder, ssh.identity != NULL, e);
+        prepare_close(&state);
+        if (waited)
+            result = environment_await(builder, e);
+    } while (waited && result == 0);
     return result < 0 ? -1 : 0;
 }
 

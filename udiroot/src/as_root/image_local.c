@@ -32,18 +32,23 @@ static int open_top(const char *path)
     return handle < 0 ? -1 : openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-int image_local_open(const struct config *config, const char *path, struct image *out, struct error *e)
+int image_local_describe(const struct config *config, const char *path, struct image *out, struct error *e)
 {
     *out = (struct image){.file_fd = -1, .meta_fd = -1};
     if (!config->allow_local_chroot)
         return error_set(e, 0, "local:%s: this system has no local: images (allowLocalChroot is 0 in udiRoot.conf)", path);
-    CLEANUP_CLOSE int fd = open_top(path);
-    if (fd < 0)
-        return error_set(e, errno, "cannot open the directory %s of the local: image with your rights", path);
     out->id = text_copy(path);
     /* Others who see the node's udiMount may have no right to it. */
     out->meta = (struct image_meta){.name = text_copy(path), .format = text_copy("directory"), .restricted = true};
     return 0;
+}
+
+int image_local_open(const struct config *config, const char *path, struct image *out, struct error *e)
+{
+    if (image_local_describe(config, path, out, e) < 0)
+        return -1;
+    CLEANUP_CLOSE int fd = open_top(path);
+    return fd >= 0 ? 0 : error_set(e, errno, "cannot open the directory %s of the local: image with your rights", path);
 }
 
 /* The entry, not what it may be a link to, with the user's rights; `link` is filled when it is one. */

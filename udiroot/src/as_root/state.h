@@ -4,10 +4,10 @@
  * bind mount of its nsfs file, next to the text of the plan it was built from and the list of those who hold it:
  *
  *     STATEDIR/<udiMount, "/" written as "%">/     a private tmpfs while there is any environment
- *         <uid>.<n>/plan  hosts  ns  shown  ready  holders/<holder>
+ *         <uid>.<n>/builder  plan  hosts  ns  shown  ready  holders/<holder>
  *
  * All of it is root's alone. An environment that is not `ready`, or whose `ns` is not an nsfs mount, is debris of a
- * crash or a reboot.
+ * crash or a reboot, unless a process has locked its `builder`.
  */
 #ifndef SHIFTER_STATE_H
 #define SHIFTER_STATE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Building a prepared environment in a process of its own. A file system that a user brings can keep a process waiting
- * that not even SIGKILL ends (fuse(4)), and setupRoot has the lock that everybody on the node needs.
+ * that not even SIGKILL ends (fuse(4)), and a prolog must end.
  */
 #ifndef SHIFTER_APART_H
 #define SHIFTER_APART_H

@@ -17,44 +17,10 @@
 #include "as_root/state.h"
 #include "base/text.h"
 #include "node/apart.h"
+#include "node/environment.h"
 #include "node/sshd.h"
 
-/* Removes the directory of an environment and its pin; the tree shown at udiMount goes too when it is this one's. */
-static int remove_environment(struct prepare *s, const char *name, struct error *e)
-{
-    CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
-    if (environment < 0)
-        return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    (void)unlinkat(environment, "ready", 0); /* so that whoever comes after a kill goes on with it */
-    if (sshd_stop(environment, s->proc, e) < 0)
-        return -1;
-    if (state_has(environment, "shown")) { /* the tree, and the mount that it is attached to */
-        while (umount2(s->config->udi_mount, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-            continue;
-        if (errno != EINVAL && errno != ENOENT)
-            return error_set(e, errno, "cannot unmount %s", s->config->udi_mount);
-    }
-    CLEANUP_FREE char *pin = text_format("%s/%s/ns", s->path, name);
-    while (umount2(pin, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-        continue;
-    if (errno != EINVAL && errno != ENOENT)
-        return error_set(e, errno, "cannot unmount %s", pin);
-    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
-    struct strings files = {0};
-    if (holders >= 0 && state_list(holders, (uid_t)-1, &files, e) == 0)
-        for (size_t i = 0; i < files.count; i++)
-            (void)unlinkat(holders, files.items[i], 0);
-    strings_free(&files);
-    static const char *const own[] = {"plan", "hosts", "shown", "ns", "sshd"};
-    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-        (void)unlinkat(environment, own[i], 0);
-    (void)unlinkat(environment, "holders", AT_REMOVEDIR);
-    if (unlinkat(s->directory, name, AT_REMOVEDIR) < 0)
-        return error_set(e, errno, "cannot remove %s/%s", s->path, name);
-    return 0;
-}
-
-/* Under the lock nobody builds: an environment that is not ready, or whose namespace is not pinned, will never be. */
+/* An environment that is not ready, or whose namespace is not pinned, and that nobody builds, will never be. */
 static int remove_debris(struct prepare *s, struct error *e)
 {
     struct strings names = {0};
@@ -64,11 +30,20 @@ static int remove_debris(struct prepare *s, struct error *e)
         CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
         if (pinned < 0 && errno != ENOENT)
             result = error_set(e, errno, "cannot examine %s/%s", s->path, names.items[i]);
-        else if (environment >= 0 && (pinned < 0 || !state_has(environment, "ready")))
-            result = remove_environment(s, names.items[i], e);
+        else if (environment >= 0 && (pinned < 0 || !state_has(environment, "ready")) &&
+                 !environment_is_being_built(environment))
+            result = environment_remove(s, names.items[i], e);
     }
     strings_free(&names);
     return result;
+}
+
+static int take_lock(int base, struct error *e)
+{
+    while (flock(base, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return error_set(e, errno, "cannot lock " STATEDIR);
+    return 0;
 }
 
 /* The lock is the directory itself, which its last user removes: a lock on a removed one is none. */
@@ -83,9 +58,8 @@ static int lock_base(bool create, struct prepare *s, struct error *e)
         if (s->base < 0)
             return error_set(e, errno, "cannot use " STATEDIR " (it must be a directory of root with mode 0700)");
         struct stat locked, named;
-        while (flock(s->base, LOCK_EX) < 0)
-            if (errno != EINTR)
-                return error_set(e, errno, "cannot lock " STATEDIR);
+        if (take_lock(s->base, e) < 0)
+            return -1;
         if (fstat(s->base, &locked) == 0 && stat(STATEDIR, &named) == 0 && locked.st_ino == named.st_ino) {
             process_hold_signals(); /* until now they could be answered at once */
             return 0;
@@ -144,24 +118,21 @@ void prepare_close(struct prepare *s)
     *s = (struct prepare){.base = -1, .directory = -1};
 }
 
-static int add_holder(int environment, const char *holder, struct error *e)
-{
-    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
-    return holders < 0 ? error_set(e, errno, "cannot open the list of holders")
-                       : upper_write(holders, holder, "", 0, e);
-}
-
 int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
-                 bool with_sshd, struct error *e)
+                 bool with_sshd, int *builder, struct error *e)
 {
+    *builder = -1;
     struct strings names = {0};
     int result = state_list(s->directory, uid, &names, e);
     for (size_t i = 0; i < names.count && result == 0; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
         if (environment < 0 || !state_file_equals(environment, "plan", plan_text) ||
-            !state_file_equals(environment, "hosts", hosts) || (with_sshd && !sshd_is_alive(environment, s->proc)))
+            !state_file_equals(environment, "hosts", hosts))
             continue;
-        result = add_holder(environment, holder, e) < 0 ? -1 : 1;
+        if (environment_is_being_built(environment))
+            *builder = *builder >= 0 ? *builder : environment_builder(environment);
+        else if (!with_sshd || sshd_is_alive(environment, s->proc))
+            result = environment_hold(environment, holder, e) < 0 ? -1 : 1;
     }
     strings_free(&names);
     return result;
@@ -212,6 +183,19 @@ static int pin_namespace(int environment, int container, struct error *e)
     return older ? 1 : -1;
 }
 
+/* Others need not wait for what takes long, nor for what a user can make long. The environment that is being built keeps
+ * STATEDIR from being removed, so it is still the lock; but unsetupRoot may have been here. `done` is the result of what was
+ * done without the lock, `e` says what was wrong with it. */
+static int lock_again(const struct prepare *s, int environment, int done, struct error *e)
+{
+    struct error second;
+    if (take_lock(s->base, done < 0 ? &second : e) < 0 || done < 0)
+        return -1;
+    return environment_is_unheld(environment)
+               ? error_set(e, 0, "unsetupRoot has taken the container away while it was built")
+               : 0;
+}
+
 static int build_and_pin(const struct prepare *s, int environment, const struct plan *plan,
                          const struct plan_subject *subject, int proc, int *tree, struct error *e)
 {
@@ -219,9 +203,9 @@ static int build_and_pin(const struct prepare *s, int environment, const struct 
     if (*tree >= 0) /* of an attempt before */
         (void)close(*tree);
     *tree = -1;
-    if (apart_build(plan, subject, proc, s->base, &container, tree, e) < 0)
-        return -1;
-    return pin_namespace(environment, container, e);
+    (void)flock(s->base, LOCK_UN);
+    int built = apart_build(plan, subject, proc, s->base, &container, tree, e);
+    return lock_again(s, environment, built, e) < 0 ? -1 : pin_namespace(environment, container, e);
 }
 
 /* A mount namespace may hold younger ones only. Since Linux 6.18 their age is a number that each processor takes from a
@@ -273,7 +257,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
         return -1;
     if (mkdirat(environment, "holders", 0700) < 0)
         return error_set(e, errno, "cannot create the list of holders");
-    if (add_holder(environment, holder, e) < 0)
+    if (environment_hold(environment, holder, e) < 0)
         return -1;
     CLEANUP_CLOSE int tree = -1;
     if (build_pinned(s, environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
@@ -281,9 +265,13 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
     if (show && show_tree(s, proc, environment, tree, e) < 0)
         return -1;
-    CLEANUP_CLOSE int container = with_sshd ? state_open_namespace(environment) : -1;
-    if (with_sshd && sshd_start(environment, container, proc, subject->caller, e) < 0)
-        return -1;
+    if (with_sshd) {
+        CLEANUP_CLOSE int container = state_open_namespace(environment);
+        (void)flock(s->base, LOCK_UN);
+        int started = sshd_start(environment, container, proc, subject->caller, e);
+        if (lock_again(s, environment, started, e) < 0)
+            return -1;
+    }
     return process_check_signals(e) < 0 ? -1 : upper_write(environment, "ready", "", 0, e);
 }
 
@@ -296,22 +284,12 @@ int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
-    if (fill_environment(s, environment, plan, subject, proc, hosts, holder, with_sshd, e) == 0)
+    CLEANUP_CLOSE int builder = environment_claim(environment, e);
+    if (builder >= 0 && fill_environment(s, environment, plan, subject, proc, hosts, holder, with_sshd, e) == 0)
         return 0;
     struct error second;
-    (void)remove_environment(s, name, &second); /* the first error is the one to report */
+    (void)environment_remove(s, name, &second); /* the first error is the one to report */
     return -1;
-}
-
-static bool is_unheld(int environment)
-{
-    CLEANUP_CLOSE int holders = state_open_environment(environment, "holders");
-    struct strings names = {0};
-    struct error ignored;
-    bool unheld = holders < 0 ? errno == ENOENT
-                              : state_list(holders, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
-    strings_free(&names);
-    return unheld;
 }
 
 /* Mounts at or below `base` in the host's table until the kernel shows none. Always the one with the shortest path, with
@@ -348,11 +326,9 @@ int prepare_release(struct prepare *s, int proc, const char *holder, struct erro
     int result = s->directory < 0 ? 0 : state_list(s->directory, (uid_t)-1, &names, e);
     for (size_t i = 0; i < names.count && result == 0; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
-        CLEANUP_CLOSE int holders = environment < 0 ? -1 : state_open_environment(environment, "holders");
-        if (holder != NULL && holders >= 0)
-            (void)unlinkat(holders, holder, 0);
-        if (holder == NULL || is_unheld(environment))
-            result = remove_environment(s, names.items[i], e);
+        environment_release(environment, holder);
+        if ((holder == NULL || environment_is_unheld(environment)) && !environment_is_being_built(environment))
+            result = environment_remove(s, names.items[i], e);
     }
     strings_free(&names);
     if (result < 0 || holder != NULL)
