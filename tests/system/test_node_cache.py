@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,63 @@ def test_the_sites_limits_hold(node: ShifterNode, caches: Path) -> None:
     assert "perNodeCacheAllowedFsType" in refused(node, CACHE)
     allow(node, perNodeCacheAllowedFsType="ext4 xfs")
     assert node.run(IMAGE, CACHE, "/bin/true").returncode == 0
+
+
+def test_a_container_has_a_handful_of_them(node: ShifterNode, caches: Path) -> None:
+    allow(node, perNodeCacheSizeLimit="0")
+    assert "16 of them" in refused(node, *(f"--volume=/x:/c{n}:perNodeCache=size=300m" for n in range(17)))
+
+
+@contextmanager
+def small_disk(caches: Path) -> Iterator[int]:
+    """A file system of its own for the caches, and the bytes that they may have of it: all but a tenth."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g,mode=755", "small", str(caches)], check=True)
+    try:
+        yield ((1 << 20) - (1 << 20) // 10) << 10
+    finally:
+        subprocess.run(["umount", "--lazy", str(caches)], check=True)
+
+
+@pytest.mark.parametrize("limit", ["0", "2g"])
+def test_a_cache_that_the_disk_could_not_fill_is_refused(node: ShifterNode, caches: Path, limit: str) -> None:
+    allow(node, perNodeCacheSizeLimit=limit)
+    with small_disk(caches) as room:
+        said = refused(node, f"--volume=/x:/cache:perNodeCache=size={room + 4096}")
+        assert f"has room for {room >> 10} KiB" in said
+        assert "perNodeCachePath" in said
+        both = [f"--volume=/x:/c{n}:perNodeCache=size=500m" for n in range(2)]
+        assert "there would be 2 on this node" in refused(node, *both)
+        assert node.run(IMAGE, "--volume=/x:/cache:perNodeCache=size=900m", "/bin/true").returncode == 0
+
+
+def test_the_caches_of_a_users_containers_share_the_room(node: ShifterNode, caches: Path) -> None:
+    """Without that, any number of files without a byte in them would each be small enough, and grow together."""
+    allow(node, perNodeCacheSizeLimit="0")
+    half = "--volume=/x:/cache:perNodeCache=size=500m"
+    with small_disk(caches):
+        first = node.start(IMAGE, half, "/bin/sh", "-c", "echo started; read line")
+        assert first.stdout is not None
+        assert first.stdout.readline() == "started\n"
+        assert "there would be 2 on this node" in refused(node, half)
+        prepared = node.as_root("setupRoot", "-u", node.alice.name, "-v", half.split("=", 1)[1], "id", image_id("base"))
+        assert prepared.returncode == 1
+        assert "there would be 2 on this node" in prepared.stderr
+        assert node.run(IMAGE, half, "/bin/true", user=node.eve).returncode == 0
+        first.communicate("\n")
+        for _turn in range(3):  # what has just ended counts no longer
+            assert node.run(IMAGE, half, "/bin/true").returncode == 0
+
+
+def test_of_caches_that_are_made_at_once_never_more_than_fit_are(node: ShifterNode, caches: Path) -> None:
+    allow(node, perNodeCacheSizeLimit="0")
+    with small_disk(caches):
+        command = [IMAGE, "--volume=/x:/cache:perNodeCache=size=400m", "/bin/sh", "-c", "echo started; read line"]
+        crowd = [node.start(*command) for _ in range(6)]
+        started = [process for process in crowd if process.stdout is not None and process.stdout.readline()]
+        assert len(started) <= 2
+        for process in crowd:
+            _out, errors = process.communicate("\n")
+            assert process.returncode == (0 if process in started else 125), errors
 
 
 def test_what_the_node_lacks_is_said(node: ShifterNode, caches: Path) -> None:

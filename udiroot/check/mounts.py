@@ -67,6 +67,9 @@ def _cache(conf: ConfFile, maps: list[Map]) -> Iterator[Problem]:
     used = any("perNodeCache" in volume["flags"] for volume in maps)
     if values["perNodeCachePath"]:
         yield from trusted(conf, "perNodeCachePath", values["perNodeCachePath"], follow=False)
+        if not values["perNodeCacheSizeLimit"]:
+            message = "is not set: the caches of a user may take all room but a tenth, at most 1 GiB, of their disk"
+            yield Problem(WARNING, conf.line("perNodeCacheSizeLimit"), "perNodeCacheSizeLimit", message)
         if not values["mkfsXfsPath"]:
             yield Problem(
                 ERROR if used else WARNING, None, "mkfsXfsPath", "is not set, but perNodeCache needs a mkfs.xfs"

@@ -8,9 +8,13 @@
 
 #include "base/error.h"
 
-/* Runs `path`, which only root may have written, in `directory` and to its end: as root alone, with a constant
- * environment, no terminal, nothing to read and no descriptor of ours. What it says is shown when it fails. `name`: of
- * the hook, for the message. */
-int hook_run(const char *name, const char *path, int directory, struct error *e);
+#ifndef HOOK_SECONDS /* tests do not wait so long */
+#define HOOK_SECONDS 60
+#endif
+
+/* Runs the program arguments[0], which only root may have written, in `directory` and to its end, for at most `seconds`: as
+ * root alone, with a constant environment, no terminal, no descriptor of ours and nothing to read (or `input`, when above 0).
+ * What it says is shown when it fails. `name`: the key that names it, for the message. */
+int hook_run(const char *name, const char *const *arguments, int directory, int input, unsigned seconds, struct error *e);
 
 #endif

@@ -32,17 +32,6 @@ static int open_top(const char *path)
     return handle < 0 ? -1 : openat(handle, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-int image_local_describe(const struct config *config, const char *path, struct image *out, struct error *e)
-{
-    *out = (struct image){.file_fd = -1, .meta_fd = -1};
-    if (!config->allow_local_chroot)
-        return error_set(e, 0, "local:%s: this system has no local: images (allowLocalChroot is 0 in udiRoot.conf)", path);
-    out->id = text_copy(path);
-    /* Others who see the node's udiMount may have no right to it. */
-    out->meta = (struct image_meta){.name = text_copy(path), .format = text_copy("directory"), .restricted = true};
-    return 0;
-}
-
 int image_local_open(const struct config *config, const char *path, struct image *out, struct error *e)
 {
     if (image_local_describe(config, path, out, e) < 0)

@@ -11,10 +11,7 @@
 #include "as_user/image.h"
 #include "base/error.h"
 
-/* Is it allowed here? No file access: a user's file system may keep waiting who opens a directory of it, so setupRoot leaves
- * that to the process that builds. */
-int image_local_describe(const struct config *config, const char *path, struct image *out, struct error *e);
-/* Called with the user's rights: the same, and is `path` a directory that he can list? */
+/* Called with the user's rights: image_local_describe, and is `path` a directory that he can list? */
 int image_local_open(const struct config *config, const char *path, struct image *out, struct error *e);
 
 /* Called as root, in the namespace that the container is made in and before anything is mounted there: the directory as its

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,11 +6,6 @@
 #include "as_root/run.h"
 #include "as_root/trust.h"
 #include "as_user/image.h"
-
-enum {
-    DEFAULT_TIMEOUT = 60, /* seconds; for each gateway, as the client tries them one after the other */
-    GRACE = 2             /* seconds more than that: the client knows better than we what went wrong */
-};
 
 struct client {
     const struct process *process;
@@ -33,13 +27,6 @@ static void become_client(const void *who, int kept)
     _exit(EXIT_SHIFTER);
 }
 
-static unsigned patience(const struct config *config)
-{
-    unsigned long long seconds = config->gateway_timeout > 0 ? config->gateway_timeout : DEFAULT_TIMEOUT;
-    seconds = seconds * (config->image_gateway.count > 0 ? config->image_gateway.count : 1) + GRACE;
-    return seconds < INT_MAX ? (unsigned)seconds : INT_MAX;
-}
-
 int image_gateway_lookup(const struct config *config, const struct image_spec *spec, const struct process *process,
                          const struct caller *caller, char id[IMAGE_ID_LENGTH + 1], struct error *e)
 {
@@ -50,7 +37,7 @@ int image_gateway_lookup(const struct config *config, const struct image_spec *s
         return -1;
     const char *const arguments[] = {program, "lookup", reference, NULL};
     const struct client client = {.process = process, .caller = caller};
-    struct run run = {.arguments = arguments, .seconds = patience(config), .become = become_client, .who = &client,
+    struct run run = {.arguments = arguments, .seconds = config_lookup_seconds(config), .become = become_client, .who = &client,
                       .output_limit = IMAGE_ID_LENGTH + 1};
     struct error cause;
     if (run_program(&run, &cause) < 0)

@@ -57,6 +57,14 @@ static bool shows_image(int fd, const struct stat *image, const char *name)
            memcmp(info.lo_file_name, own.lo_file_name, sizeof own.lo_file_name) == 0;
 }
 
+static bool has_name(int fd, const char *name)
+{
+    struct loop_info64 info, own;
+    set_name(&own, name);
+    return ioctl(fd, LOOP_GET_STATUS64, &info) == 0 &&
+           strncmp((char *)info.lo_file_name, (char *)own.lo_file_name, sizeof own.lo_file_name) == 0;
+}
+
 /* Opens /dev/loopN and makes sure that it is loop device N and nothing else. */
 static int open_device(unsigned number, int mode, struct loop *out)
 {
@@ -75,27 +83,40 @@ static int open_device(unsigned number, int mode, struct loop *out)
 
 /* /proc/partitions lists the block devices that have a size, so only configured loop devices, however many nodes /dev
  * holds; and of those only the ones of the image's size are worth opening. Returns 1 when found, 0 when not, -1 on
- * error. */
-static int find_device(const struct stat *image, const char *name, struct loop *out, struct error *e)
+ * error. With `usage`, and no image: adds up those of the name. */
+static int find_device(const struct stat *image, const char *name, struct loop *out, struct loop_usage *usage,
+                       struct error *e)
 {
     size_t length;
     CLEANUP_CLOSE int fd = open("/proc/partitions", O_RDONLY | O_CLOEXEC);
     CLEANUP_FREE char *text = fd < 0 ? NULL : file_read(fd, 0, PARTITIONS_LIMIT, &length);
     if (text == NULL)
-        return error_set(e, errno, "cannot read /proc/partitions to find the image's loop device");
+        return error_set(e, errno, "cannot read /proc/partitions to find loop devices");
     int found = 0;
     for (char *next = text, *line; found == 0 && (line = strsep(&next, "\n")) != NULL;) {
         unsigned device_major, device_minor;
         unsigned long long kibibytes;
         if (sscanf(line, "%u %u %llu", &device_major, &device_minor, &kibibytes) != 3 ||
-            device_major != LOOP_MAJOR_NUMBER || kibibytes != (unsigned long long)image->st_size / 1024 ||
+            device_major != LOOP_MAJOR_NUMBER ||
+            (image != NULL && kibibytes != (unsigned long long)image->st_size / 1024) ||
             open_device(device_minor, O_RDONLY, out) < 0)
             continue;
-        found = shows_image(out->fd, image, name);
+        found = image != NULL && shows_image(out->fd, image, name);
+        if (usage != NULL && has_name(out->fd, name)) {
+            usage->count++;
+            usage->kibibytes += kibibytes;
+        }
         if (found == 0)
             (void)close(out->fd);
     }
     return found;
+}
+
+int loop_usage(const char *name, struct loop_usage *usage, struct error *e)
+{
+    struct loop device;
+    *usage = (struct loop_usage){0};
+    return find_device(NULL, name, &device, usage, e);
 }
 
 /* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay until the image is
@@ -166,10 +187,10 @@ static int find_or_make(int control, int image_fd, const struct stat *st, const 
     int found = 0;
     for (int try = 0; try < TRIES && found == 0 && flock(control, LOCK_EX | LOCK_NB) < 0; try++) {
         short_pause();
-        found = find_device(st, name, out, e);
+        found = find_device(st, name, out, NULL, e);
     }
     if (found == 0)
-        found = find_device(st, name, out, e);
+        found = find_device(st, name, out, NULL, e);
     if (found == 0)
         found = new_device(control, image_fd, false, name, out, e);
     return found < 0 ? -1 : 0; /* the lock goes with the descriptor */
@@ -192,7 +213,7 @@ int loop_attach_new(int file_fd, const char *name, struct loop *out, struct erro
 int loop_attach(int image_fd, const struct stat *image, const char *name, struct loop *out, struct error *e)
 {
     *out = (struct loop){.fd = -1};
-    int found = find_device(image, name, out, e);
+    int found = find_device(image, name, out, NULL, e);
     if (found != 0)
         return found < 0 ? -1 : 0;
     CLEANUP_CLOSE int control = open_control(e);

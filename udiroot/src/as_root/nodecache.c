@@ -6,13 +6,21 @@
 #include <inttypes.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
 
+#include "as_root/hooks.h"
 #include "as_root/loop.h"
-#include "as_root/run.h"
 #include "as_root/trust.h"
 #include "base/text.h"
 
-enum { MKFS_SECONDS = 60, BLOCK = 4096 };
+enum {
+    MKFS_SECONDS = 60,
+    BLOCK = 4096,
+    MOST_OF_USER = 256,    /* caches on a node */
+    MOST_MARGIN = 1 << 20, /* kibibytes of a file system that no cache may take, or a tenth of it */
+    TRIES = 20             /* a tenth of a second each: the kernel is late with what has just been let go */
+};
 
 /* On file systems without O_TMPFILE the file has a name, which only root can see, for a moment while it is empty. */
 static int make_nameless(int directory, uid_t uid)
@@ -45,21 +53,39 @@ static int make_file(const struct config *config, const struct caller *caller, u
     return -1;
 }
 
+/* All caches of the user on this node together, his new one included, must find room, as if nothing had been written yet:
+ * the files are sparse. There is no lock, with which he could hold up others: of two that come at once both see both. */
+static int check_room(const struct config *config, int file, const char *name, struct error *e)
+{
+    const struct timespec moment = {.tv_nsec = 100000000};
+    struct loop_usage usage;
+    uint64_t room = 0;
+    for (int try = 0; try < TRIES; try++) {
+        struct statvfs fs;
+        if (fstatvfs(file, &fs) < 0)
+            return error_set(e, errno, "cannot examine %s (perNodeCachePath)", config->per_node_cache_path);
+        uint64_t tenth = fs.f_blocks * fs.f_frsize / 10240, margin = tenth < MOST_MARGIN ? tenth : MOST_MARGIN;
+        room = fs.f_bavail * fs.f_frsize / 1024;
+        room = room > margin ? room - margin : 0;
+        if (loop_usage(name, &usage, e) < 0)
+            return -1;
+        if (usage.count <= MOST_OF_USER && usage.kibibytes <= room)
+            return 0;
+        (void)nanosleep(&moment, NULL);
+    }
+    return error_set(e, 0,
+                     "%s: with this one there would be %u on this node, of %" PRIu64 " KiB; there may be %d, and %s "
+                     "(perNodeCachePath) has room for %" PRIu64 " KiB; ask for less, or end other containers",
+                     name, usage.count, usage.kibibytes, MOST_OF_USER, config->per_node_cache_path, room);
+}
+
 /* As hooks are run: checked, without a shell, with nothing of the user's. He can kill us meanwhile: the device stays open
  * in the program, or its number could be somebody else's by the time the program opens it. */
 static int format(const struct config *config, const struct loop *loop, struct error *e)
 {
-    struct error cause;
-    CLEANUP_CLOSE int program = trust_open(config->mkfs_xfs_path, 0, "root", true, &cause);
-    if (program < 0)
-        return error_set(e, 0, "mkfsXfsPath cannot be run: %s", cause.text);
     CLEANUP_CLOSE int directory = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    const struct run_place place = {.program = program, .directory = directory, .input = loop->fd};
     const char *const arguments[] = {config->mkfs_xfs_path, "-q", "-K", "-f", loop->device, NULL};
-    struct run run = {.arguments = arguments, .seconds = MKFS_SECONDS, .place = &place};
-    return run_program(&run, &cause) == 0
-               ? 0
-               : error_set(e, 0, "cannot make a cache with %s: %s", config->mkfs_xfs_path, cause.text);
+    return hook_run("mkfsXfsPath", arguments, directory, loop->fd, MKFS_SECONDS, e);
 }
 
 static int give(const char *place, const struct stat *device, const struct caller *caller, struct error *e)
@@ -78,15 +104,16 @@ int nodecache_mount(const struct config *config, const struct caller *caller, ui
 {
     if (size > INT64_MAX)
         return error_set(e, 0, "a cache of %" PRIu64 " bytes is larger than any file", size);
+    CLEANUP_FREE char *name = text_format("perNodeCaches of uid %u", (unsigned)caller->uid);
     CLEANUP_CLOSE int file = make_file(config, caller, size, e);
     struct loop loop;
     struct stat st;
-    if (file < 0 || loop_attach_new(file, "a perNodeCache", &loop, e) < 0)
+    if (file < 0 || loop_attach_new(file, name, &loop, e) < 0)
         return -1;
     CLEANUP_CLOSE int device = loop.fd; /* autoclear: it must stay open until the mount holds it */
     if (fstat(device, &st) < 0)
         return error_set(e, errno, "cannot examine %s", loop.device);
-    if (format(config, &loop, e) < 0)
+    if (check_room(config, file, name, e) < 0 || format(config, &loop, e) < 0)
         return -1;
     if (mount(loop.device, place, "xfs", MS_NOSUID | MS_NODEV, NULL) < 0)
         return error_set(e, errno, "cannot mount the new cache from %s as xfs", loop.device);

@@ -280,6 +280,7 @@ static int bind_entries(struct site *site, const struct plan_step *step, struct 
  * upper layer must not be changed beneath it, is taken away for that time, and the mounts change over. */
 static int run_hook(struct site *site, const struct plan_step *step, struct error *e)
 {
+    const char *const program[] = {step->source, NULL};
     if (mount("upper", ".", NULL, MS_BIND, NULL) < 0)
         return error_set(e, errno, "cannot make the directory that %s works in", step->reason);
     CLEANUP_CLOSE int view = kernel_open_no_symlinks(site->subject->config->udi_mount);
@@ -292,7 +293,7 @@ static int run_hook(struct site *site, const struct plan_step *step, struct erro
     site->hooks--;
     if (umount2("root", UMOUNT_NOFOLLOW) < 0)
         return error_set(e, errno, "cannot take the overlay away before %s", step->reason);
-    if (hook_run(step->reason, step->source, view, e) < 0 || mount_overlay(site, e) < 0 ||
+    if (hook_run(step->reason, program, view, 0, HOOK_SECONDS, e) < 0 || mount_overlay(site, e) < 0 ||
         mounts_move(site->proc, view, site->root, e) < 0)
         return -1;
     return umount2(kernel_fd_path(view).text, MNT_DETACH) == 0

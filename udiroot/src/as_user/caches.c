@@ -3,10 +3,13 @@
 
 #include <inttypes.h>
 
+enum { MOST_CACHES = 16 }; /* of a user in a container */
+
 int caches_check(const struct config *config, const struct volumes *volumes, enum volume_origin origin,
                  struct error *e)
 {
     uint64_t limit = config->per_node_cache_size_limit, used = 0;
+    unsigned count = 0;
     const struct strings *types = &config->per_node_cache_allowed_fs_type;
     for (size_t i = 0; i < volumes->count; i++) {
         const struct volume *v = &volumes->items[i];
@@ -24,7 +27,11 @@ int caches_check(const struct config *config, const struct volumes *volumes, enu
                              "perNodeCache at %s: more than the %" PRIu64 " bytes that caches may have here "
                              "(perNodeCacheSizeLimit); ask for less",
                              v->to, limit);
-        used += origin == VOLUME_OF_USER ? v->cache_size : 0;
+        if (origin != VOLUME_OF_USER)
+            continue;
+        used += v->cache_size;
+        if (++count > MOST_CACHES)
+            return error_set(e, 0, "perNodeCache at %s: a container can have %d of them", v->to, MOST_CACHES);
     }
     return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -254,6 +255,14 @@ int config_load(const char *path, bool trust_any_owner, struct config *out, stru
     if (text == NULL)
         return error_set(e, errno, "cannot read the configuration %s", path);
     return config_parse(text, used, path, out, e);
+}
+
+unsigned config_lookup_seconds(const struct config *c)
+{
+    enum { DEFAULT_TIMEOUT = 60, GRACE = 2 /* the client knows better than who waits for it what went wrong */ };
+    unsigned long long seconds = c->gateway_timeout > 0 ? c->gateway_timeout : DEFAULT_TIMEOUT;
+    seconds = seconds * (c->image_gateway.count > 0 ? c->image_gateway.count : 1) + GRACE;
+    return seconds < INT_MAX ? (unsigned)seconds : INT_MAX;
 }
 
 void config_free(struct config *c)

@@ -77,6 +77,8 @@ int config_parse(const char *text, size_t length, const char *name, struct confi
  * only for what is no text. */
 int config_examine(const char *text, size_t length, const char *name, struct config *out, struct strings *errors,
                    struct error *e);
+/* How long `shifterimg lookup` may take: gatewayTimeout for each gateway, as it tries them one after the other. */
+unsigned config_lookup_seconds(const struct config *config);
 void config_free(struct config *config);
 
 #endif
