@@ -231,6 +231,31 @@ def test_sec16_state_of_somebody_else_is_not_used(node: ShifterNode, kind: str, 
             node.state.unlink()
 
 
+@pytest.mark.parametrize("owner", ["root, open to all", "the caller"])
+def test_sec16_a_forged_environment_is_no_answer_to_which_image(node: ShifterNode, owner: str) -> None:
+    """Where nothing names an image: what only root can have written counts, and only with a namespace behind it."""
+    assert prepare(node).returncode == 0
+    real = next(node.state.glob("*/*"))
+    name, plan = f"{real.parent.name}/{real.name}", (real / "plan").read_text()
+    assert node.run("/bin/true").returncode == 0
+    assert node.as_root("unsetupRoot").returncode == 0
+    forged = node.state / name
+    (forged / "holders").mkdir(parents=True)
+    for file, text in (("plan", plan), ("ns", ""), ("ready", ""), ("hosts", ""), ("holders/node", "")):
+        (forged / file).write_text(text)
+    try:
+        for path in (node.state, *node.state.rglob("*")):
+            path.chmod(0o700 if owner == "the caller" else 0o777)
+            os.chown(path, *((node.alice.uid, node.alice.gid) if owner == "the caller" else (0, 0)))
+        assert "no container is prepared here" in refused(node)
+        for path in (node.state, *node.state.rglob("*")):  # root's, and yet nothing is behind it
+            path.chmod(0o700)
+            os.chown(path, 0, 0)
+        assert "no container is prepared here" in refused(node)
+    finally:
+        shutil.rmtree(node.state)
+
+
 def test_sec76_what_a_crash_left_is_healed(node: ShifterNode) -> None:
     """An environment that was never finished, and one that lost its namespace; then a job that works."""
     assert prepare(node, "-J", "1@n1").returncode == 0

@@ -11,6 +11,7 @@
 
 #include "as_root/state.h"
 #include "as_user/plan.h"
+#include "as_user/prepared.h"
 #include "expect.h"
 
 static const char base[] = "udiMount=/var/udiMount\nimagePath=/images\nudiRootPath=/usr\nrootfsType=tmpfs\n"
@@ -72,6 +73,24 @@ static void check_file(const char *text)
         bug("a file does not hold what was written");
 }
 
+/* Whoever names no image means what the plan was made from. */
+static void check_prepared(const char *text, const char *modules, const char *signature)
+{
+    struct strings plans = {0};
+    struct prepared found;
+    struct error e = error_untouched();
+    strings_add(&plans, text);
+    strings_add(&plans, text);
+    if (prepared_choose(&plans, &found, &e) < 0)
+        bug("two equal plans are no answer: %s", e.text);
+    CLEANUP_FREE char *image = text_format("id:%s", identifier);
+    expect_equal(found.image, image, "the prepared image");
+    expect_equal(found.modules, *modules != '\0' ? modules : "none", "the prepared modules");
+    expect_equal(found.volumes, signature, "the prepared volumes");
+    prepared_free(&found);
+    strings_free(&plans);
+}
+
 static void check_plan(const struct plan_subject *s, const char *signature)
 {
     struct plan plan;
@@ -102,6 +121,7 @@ static void check_plan(const struct plan_subject *s, const char *signature)
     CLEANUP_FREE char *again = plan_describe(&plan, &other);
     expect_equal(again, text, "the plan for another job");
     plan_free(&plan);
+    check_prepared(text, s->modules->names, signature);
     check_file(text);
 }
 

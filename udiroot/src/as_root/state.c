@@ -70,17 +70,17 @@ bool state_has(int directory, const char *name)
     return fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static char *read_text(int directory, const char *name)
+static char *read_text(int directory, const char *name, size_t *length)
 {
     CLEANUP_CLOSE int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    size_t length;
-    return fd < 0 ? NULL : file_read(fd, 0, PLAN_TEXT_LIMIT, &length);
+    return fd < 0 ? NULL : file_read(fd, 0, PLAN_TEXT_LIMIT, length);
 }
 
 bool state_file_equals(int directory, const char *name, const char *text)
 {
-    CLEANUP_FREE char *content = read_text(directory, name);
-    return content != NULL && strcmp(content, text) == 0;
+    size_t length;
+    CLEANUP_FREE char *content = read_text(directory, name, &length);
+    return content != NULL && length == strlen(text) && memcmp(content, text, length) == 0;
 }
 
 int state_open_namespace(int environment)
@@ -134,7 +134,8 @@ void state_plans(const struct config *config, uid_t uid, const char *holder, str
     for (size_t i = 0; i < names.count; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(directory, names.items[i]);
         CLEANUP_CLOSE int pinned = environment < 0 ? -1 : state_open_namespace(environment);
-        CLEANUP_FREE char *plan = pinned < 0 ? NULL : read_text(environment, "plan");
+        size_t length;
+        CLEANUP_FREE char *plan = pinned < 0 ? NULL : read_text(environment, "plan", &length);
         if (plan != NULL && (holder == NULL || is_held_by(environment, holder)))
             strings_add(out, plan);
     }
