@@ -74,6 +74,8 @@ def pytest_configure() -> None:
     _keep("mountinfo", b"\x03\0a b\0\1\0\0tmpfs\0size=1\0\x05\0dev\0\2\0fuse.x\0\0a\\b")
     _keep("group", b"0" + Path("/etc/group").read_bytes())
     _keep("group", b"1root:x:0:root\nusers:x:100:user,other\n#no:x:5:\na::7:\nb:*:4294967294\nc:x:4294967295:\n")
+    for hosts in (b"a/1  b.c/24 d_e/2", b"a/0 b/1", b"a/65537", b"a/+1", b"a/-18446744073709551615", b"a/1/1"):
+        _keep("hosts", hosts)
     modules = b"siteFs=/home:/home:rec\nmodule_a_siteFs=/a:/a\nmodule_b_conflict=a\nmodule_b_copyPath=/b\n"
     _keep("state", modules + b"\0a\0/x:/y;/x/z:/y/z:ro\0job.1@node")
     _keep("state", modules + b"optUdiImage=/opt\nmountPropagationStyle=slave\0b\0" + rb'/a"\\:/b\ :ro' + b"\0node")

@@ -127,8 +127,11 @@ def test_a_denied_tag_does_not_tell_its_id(node: ShifterNode, tmp_path: Path) ->
     assert "secret/app:1" in done.stderr
 
 
-@pytest.mark.parametrize("hosts", ["a\x1b[31m/1", "a b\nc/1", "a\tb/1", "../x/1"])
-def test_host_lists_hold_host_names(node: ShifterNode, hosts: str) -> None:
+@pytest.mark.parametrize(
+    "hosts",
+    ["a\x1b[31m/1", "a b\nc/1", "a\tb/1", "../x/1", "a/+1", "a/\t1", "a/-18446744073709551615", "a/65537", "a/1/1"],
+)
+def test_host_lists_hold_host_names_and_numbers(node: ShifterNode, hosts: str) -> None:
     done = prepare(node, "base", "-N", hosts)
     assert done.returncode == 1
     assert "HOST/COUNT" in done.stderr

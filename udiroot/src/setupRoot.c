@@ -22,6 +22,7 @@
 #include "base/text.h"
 #include "node/caller.h"
 #include "node/environment.h"
+#include "node/hosts.h"
 #include "node/prepare.h"
 #include "node/sshd_files.h"
 
@@ -36,8 +37,7 @@ struct request {
 static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-v MAPS]... [-m MODULE,...] "
                             "[-N \"HOST/COUNT ...\" | -N @-] [-s @-] [-J HOLDER] [-V] TYPE IDENTIFIER";
 
-/* Bytes of -N, with which environments are compared (state.c), and of /var/hostsfile: more than 50000 nodes. */
-enum { HOSTS_LIMIT = 1 << 20, HOSTSFILE_LIMIT = 64 << 20 };
+enum { HOSTS_LIMIT = 1 << 20 }; /* bytes of -N, with which environments are compared: state.c */
 
 static int parse_id(const char *text, const char *option, unsigned *out, struct error *e)
 {
@@ -66,7 +66,8 @@ static int parse_option(int option, const char *value, struct request *q, struct
         return q->secret == NULL || strcmp(value, "@-") == 0
                    ? 0
                    : error_set(e, 0, "-s: keys are made for each job from a secret on standard input; say -s @-");
-    default: return error_set(e, 0, "%s", usage);
+    case ':': return error_set(e, 0, "option -%c needs a value; %s", optopt, usage);
+    default: return error_set(e, 0, "unknown option -%c; %s", optopt, usage);
     }
 }
 
@@ -75,11 +76,11 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
     *q = (struct request){.holder = state_default_holder};
     opterr = 0;
     int option;
-    while ((option = getopt(argc, argv, "+u:U:G:v:m:s:N:J:V")) != -1)
+    while ((option = getopt(argc, argv, "+:u:U:G:v:m:s:N:J:V")) != -1)
         if (parse_option(option, optarg, q, e) < 0)
             return -1;
-    if (argc - optind != 2 || q->user == NULL)
-        return error_set(e, 0, "%s", usage);
+    if (argc - optind != 2 || q->user == NULL || *q->user == '\0')
+        return error_set(e, 0, "%s; %s", argc - optind != 2 ? "there must be two words, TYPE and IDENTIFIER" : "-u USER is missing", usage);
     q->type = argv[optind];
     q->identifier = argv[optind + 1];
     static const char *const types[] = {"id", "docker", "custom", "local"};
@@ -140,38 +141,6 @@ static int read_input(struct request *q, char **text, struct error *e)
     return 0;
 }
 
-static const char host_characters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-
-/* "h1/2 h2/1" becomes h1, h1, h2, a line each: section 10.3. */
-static int expand_hosts(const char *text, char **out, struct error *e)
-{
-    CLEANUP_FREE char *copy = text_copy(text);
-    char *lines = text_copy(""), *next = copy;
-    size_t used = 0;
-    for (char *item; (item = strsep(&next, " ")) != NULL;) {
-        if (*item == '\0')
-            continue;
-        char *slash = strchr(item, '/'), *end = NULL;
-        unsigned long count = slash != NULL ? strtoul(slash + 1, &end, 10) : 0;
-        if (slash == NULL || slash == item || count == 0 || count > 65536 || *end != '\0' ||
-            strspn(item, host_characters) != (size_t)(slash - item)) {
-            free(lines);
-            return error_set(e, 0, "-N: '%s' is not HOST/COUNT with a count of at least 1", item);
-        }
-        *slash = '\0';
-        size_t length = strlen(item);
-        if (used + count * (length + 1) > HOSTSFILE_LIMIT) {
-            free(lines);
-            return error_set(e, 0, "-N: /var/hostsfile would have more than %d bytes", HOSTSFILE_LIMIT);
-        }
-        lines = text_grow(lines, used + count * (length + 1) + 1, 1);
-        while (count-- > 0)
-            used += (size_t)sprintf(lines + used, "%s\n", item);
-    }
-    *out = lines;
-    return 0;
-}
-
 /* The list of -N becomes "" for none; `hosts`: the text of /var/hostsfile, NULL for none. */
 static int take_hosts(struct request *q, char **input, char **hosts, struct error *e)
 {
@@ -179,7 +148,7 @@ static int take_hosts(struct request *q, char **input, char **hosts, struct erro
         return -1;
     if (q->hosts == NULL)
         q->hosts = "";
-    return *q->hosts != '\0' ? expand_hosts(q->hosts, hosts, e) : 0;
+    return *q->hosts != '\0' ? hosts_expand(q->hosts, hosts, e) : 0;
 }
 
 static void print_request(const struct request *q, const struct config *config, const struct plan *plan,
