@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import oldkernel
+from tests import nodestate, oldkernel
 from tests.accounts import MARK, User
 from tests.shifternode import ShifterNode, base_tree, image_id
 
@@ -201,3 +203,46 @@ def test_sec77_a_cache_is_its_users_alone(node: ShifterNode, caches: Path) -> No
     for size in ("401m", "15e", "1"):
         done = node.run(IMAGE, f"--volume=/x:/cache:perNodeCache=size={size}", "/bin/true")
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1), done.stderr
+
+
+@pytest.mark.parametrize("options", ["-U", "-Ur", "-Urmpf", "-Urniu"])
+def test_sec18_a_user_namespace_gives_the_launcher_no_rights(node: ShifterNode, options: str) -> None:
+    """There it is not setuid; it says so, also where the caller has no id of his own."""
+    done = node.as_user(["unshare", options, *node.command(IMAGE, "/bin/true")])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1), done.stderr
+    assert "namespace" in done.stderr or "root" in done.stderr
+
+
+def test_sec18_neither_does_no_new_privs(node: ShifterNode) -> None:
+    done = node.as_user(["setpriv", "--no-new-privs", *node.command(IMAGE, "/bin/true")])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1), done.stderr
+    assert "no_new_privs" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["NOFILE", "NPROC", "AS", "DATA", "STACK"])
+def test_sec26_every_limit_ends_in_a_container_or_a_clean_refusal(node: ShifterNode, name: str) -> None:
+    """From one with which not even the loader starts, which is nobody's privilege, to one that is enough."""
+    kind: int = getattr(resource, f"RLIMIT_{name}")
+    loader = {127, -signal.SIGSEGV, -signal.SIGKILL, -signal.SIGBUS}
+    for value in (0, 1, 2, 3, 4, 5, 6, 8, 10, 16, 1 << 16, 1 << 20, 3 << 20, 6 << 20):
+        if value > 64 and name.startswith("N"):
+            continue
+        done = node.run(IMAGE, "/bin/true", preexec_fn=partial(resource.setrlimit, kind, (value, value)))
+        if done.returncode == 125:
+            assert done.stderr.count("\n") == 1, (value, done.stderr)
+        else:
+            assert done.returncode == 0 or done.returncode in loader, (value, done.stderr)
+    nodestate.check_clean(node, name)
+
+
+@pytest.mark.parametrize("text", ["{}x", "{} ", "0x{}", "-{}", "{}.0", "{},{}", "1{}0000000000", "4294967296", ""])
+def test_sec14_no_odd_number_keeps_a_descriptor(node: ShifterNode, text: str) -> None:
+    """PMI_FD is the one text of the caller that is read with root's rights."""
+    ours, theirs = os.pipe()
+    try:
+        environment = {"PATH": "/bin", "PMI_FD": text.format(theirs, theirs)}
+        done = node.run(IMAGE, "/bin/ls", "/proc/self/fd", env=environment, pass_fds=[theirs])
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.returncode, done.stdout.split()) == (0, ["0", "1", "2", "3"]), done.stderr  # 3: of ls

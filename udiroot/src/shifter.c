@@ -346,8 +346,11 @@ static int execute(struct run *r)
 /* Nothing of root's is left: for what the caller could do without us. */
 static void become_caller(void)
 {
-    if (setresgid(getgid(), getgid(), getgid()) < 0 || setresuid(getuid(), getuid(), getuid()) < 0)
-        _exit(EXIT_SHIFTER);
+    struct error e;
+    if (setresgid(getgid(), getgid(), getgid()) == 0 && setresuid(getuid(), getuid(), getuid()) == 0)
+        return;
+    (void)error_set(&e, errno, "cannot run as who called; is this a user namespace that lacks his ids? Leave it");
+    _exit(fail(&e));
 }
 
 /* What takes intelligence is a program of its own, so that none of it is setuid. Root's rights are gone. */

@@ -32,8 +32,9 @@ int caller_of_process(struct caller *out, struct error *e)
         return error_set(e, 0, "root, or a user whose group is 0, cannot use shifter; run it as an ordinary user");
     if (geteuid() != 0)
         return error_set(e, 0,
-                         "shifter is not installed setuid root (or lies on a nosuid file system); ask the "
-                         "administrator for owner root and mode 4755");
+                         "shifter got no rights of root: it must be setuid root (mode 4755) on a file system without "
+                         "nosuid, and be started where programs can gain rights: neither in a container or user "
+                         "namespace nor after no_new_privs");
     int count = getgroups(0, NULL);
     if (count < 0)
         return error_set(e, errno, "cannot count the caller's groups");

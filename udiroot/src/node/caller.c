@@ -9,7 +9,7 @@ int caller_of_account(const char *user, uid_t uid, gid_t gid, struct caller *out
 {
     *out = (struct caller){.uid = uid, .gid = gid};
     if (uid == 0 || gid == 0)
-        return error_set(e, 0, "a container cannot be set up for uid 0 or gid 0 (user %s, uid %u, gid %u)", user,
+        return error_set(e, 0, "no container for uid 0 or gid 0 (user %s, uid %u, gid %u); name an ordinary user", user,
                          (unsigned)uid, (unsigned)gid);
     int count = 64;
     CLEANUP_FREE gid_t *groups = text_alloc((size_t)count * sizeof *groups);
