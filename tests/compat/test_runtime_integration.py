@@ -4,6 +4,7 @@ and the installed `shifter`. Each test is named after its line there."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 
@@ -67,3 +68,13 @@ def test_the_users_getent_line_is_in_etc_passwd(pulled: tuple[Site, str]) -> Non
     getent = ["getent", "passwd", pulled[0].alice.name]
     line = subprocess.run(getent, check=True, capture_output=True, text=True).stdout
     assert line in run(pulled, "cat", "/etc/passwd")
+
+
+def test_explain_of_the_installed_programs(pulled: tuple[Site, str], image: Pushed) -> None:
+    """What `shifter` tells, the `udiroot` that was installed with it reads."""
+    site, reference = pulled
+    done = site.shifter("--explain=json", f"--image={reference}")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["image"], told["request"], told["prepared"]) == (image.id, reference, False)
+    assert "prepared   no: the container is built\n" in run(pulled, "--explain")

@@ -336,8 +336,8 @@ def test_volumes_that_are_given_one_by_one_add_up(recorded: Recorded) -> None:
         assert shifter_variables(part) == {**variables("a", "a:1"), "SHIFTER_VOLUME": maps}
     (call,) = recorded.calls("setupRoot")
     assert call.arguments[-4:] == ["-v", job, "id", IDS["a"]]
-    for command in (["srun"], ["salloc", "-Q"]):
-        done = recorded.cluster.run(*command, "--image=a:1", "--volume=/a:/1;/b:/2", "--volume=/c:/3", "env")
+    for command, inner in ((["srun"], ["env"]), (["salloc", "-Q"], ["env"]), (["salloc", "-Q"], ["srun", "env"])):
+        done = recorded.cluster.run(*command, "--image=a:1", "--volume=/a:/1;/b:/2", "--volume=/c:/3", *inner)
         assert "SLURM_SPANK_SHIFTER_VOLUME=/a:/1;/b:/2;/c:/3\n" in done.stdout, done.stderr
 
 
