@@ -16,7 +16,7 @@
 int etcfiles_write(const struct config *config, int etc, const struct account *user, const struct caller *caller,
                    struct error *e);
 
-/* One file of the upper layer, root 0644; replaced when it exists. `name` has no slash. */
+/* One file, root 0644; replaced when it exists. A directory in `name` is one that root has made below `directory`. */
 int upper_write(int directory, const char *name, const char *text, size_t length, struct error *e);
 
 /* /etc/group of section 9.8 from the site's: every line kept without members, except that the user is named in those of

@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "base/text.h"
 
-enum { CAPABILITY_NUMBERS = 64, STATUS_LIMIT = 1 << 21 }; /* bytes: 65536 groups of eleven at most */
+enum { CAPABILITY_NUMBERS = 64, STATUS_USUAL = 4000, STATUS_LIMIT = 1 << 21 }; /* bytes: at most 65536 groups of eleven */
 
 void caller_add_group(struct caller *c, gid_t gid)
 {
@@ -101,7 +101,7 @@ static int read_back(const struct caller *caller, int proc, struct error *e)
 {
     size_t length;
     CLEANUP_CLOSE int fd = openat(proc, "self/status", O_RDONLY | O_CLOEXEC);
-    CLEANUP_FREE char *text = fd < 0 ? NULL : file_read(fd, 0, STATUS_LIMIT, &length);
+    CLEANUP_FREE char *text = fd < 0 ? NULL : file_read(fd, STATUS_USUAL, STATUS_LIMIT, &length);
     if (text == NULL)
         return error_set(e, errno, "cannot read /proc/self/status to verify that privileges were dropped");
     static const char *const sets[] = {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"};

@@ -132,29 +132,23 @@ static int make_upper_directory(const struct site *site, const struct plan_step 
     return 0;
 }
 
-static int open_upper(const struct site *site, const char *path, size_t length, struct error *e)
-{
-    CLEANUP_FREE char *name = text_copy_n(path + 1, length - 1);
-    int fd = openat(site->upper, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? error_set(e, errno, "cannot open /%s of the container's upper layer", name) : fd;
-}
-
 static int write_etc(const struct site *site, const struct plan_step *step, struct error *e)
 {
     const struct plan_subject *s = site->subject;
-    CLEANUP_CLOSE int etc = open_upper(site, step->target, strlen(step->target), e);
-    return etc < 0 ? -1 : etcfiles_write(s->config, etc, s->account, s->caller, e);
+    CLEANUP_CLOSE int etc = openat(site->upper, step->target + 1, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (etc < 0)
+        return error_set(e, errno, "cannot open %s of the container's upper layer", step->target);
+    return etcfiles_write(s->config, etc, s->account, s->caller, e);
 }
 
 static int write_file(const struct site *site, const struct plan_step *step, struct error *e)
 {
-    const char *name = strrchr(step->target, '/');
-    CLEANUP_CLOSE int directory = open_upper(site, step->target, (size_t)(name - step->target), e);
-    if (directory < 0 || upper_write(directory, name + 1, step->content, strlen(step->content), e) < 0)
+    const char *name = step->target + 1;
+    if (upper_write(site->upper, name, step->content, strlen(step->content), e) < 0)
         return -1;
     const struct caller *user = site->subject->caller;
-    if (step->of_user && (fchmodat(directory, name + 1, 0600, 0) < 0 ||
-                          fchownat(directory, name + 1, user->uid, user->gid, AT_SYMLINK_NOFOLLOW) < 0))
+    if (step->of_user && (fchmodat(site->upper, name, 0600, 0) < 0 ||
+                          fchownat(site->upper, name, user->uid, user->gid, AT_SYMLINK_NOFOLLOW) < 0))
         return error_set(e, errno, "cannot make %s the user's own", step->target);
     return 0;
 }
