@@ -52,7 +52,7 @@ install: build ## install below DESTDIR/PREFIX and SYSCONFDIR; as root `shifter`
 	rm -rf $(venv)
 	umask 022 && $(PYTHON) -m venv $(venv)
 	umask 022 && $(venv)/bin/pip -q install build/wheel/shifter-*.whl
-	printf 'PREFIX=%s\nSYSCONFDIR=%s\n' $(PREFIX) $(SYSCONFDIR) > $(venv)/shifter-paths
+	printf 'PREFIX=%s\nSYSCONFDIR=%s\nSTATEDIR=%s\n' $(PREFIX) $(SYSCONFDIR) $(or $(STATEDIR),/run/shifter) > $(venv)/shifter-paths
 	chmod 0644 $(venv)/shifter-paths
 	grep -lIr --null '^#!$(venv)/bin/' $(venv)/bin | xargs -0 -r sed -i '1s|^#!$(venv)|#!$(libdir)/venv|'
 	@# -I: neither the caller's environment nor his directory decides which modules are imported.

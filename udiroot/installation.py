@@ -6,11 +6,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-_DEFAULTS = {"PREFIX": "/opt/shifter", "SYSCONFDIR": "/etc/shifter"}
+_DEFAULTS = {"PREFIX": "/opt/shifter", "SYSCONFDIR": "/etc/shifter", "STATEDIR": "/run/shifter"}
 
 
 def installed_path(name: str) -> Path:
-    """``PREFIX`` or ``SYSCONFDIR`` of this installation; the defaults of the Makefile for a checkout's environment."""
+    """``PREFIX``, ``SYSCONFDIR`` or ``STATEDIR`` of this installation; the Makefile's defaults for a checkout."""
     try:
         text = (Path(sys.prefix) / "shifter-paths").read_text(encoding="utf-8")
     except OSError:

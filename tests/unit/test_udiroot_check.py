@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from udiroot import _core
 from udiroot.check import Problem, check
 from udiroot.check.kernel import kernel_problems
+from udiroot.check.paths import state_problems
 from udiroot.check.sense import TOOLS, UNUSED
 
 ROOT = Path(__file__).parents[2]
@@ -366,3 +367,16 @@ def test_hooks_for_an_interpreter_that_is_not_here(first: str, bad: bool) -> Non
         path.unlink()
         conf.unlink()
     assert [("/no/bash, which is not on this node" in message) for message in found] == ([True] if bad else [])
+
+
+def test_a_place_for_prepared_containers_that_setuproot_would_refuse(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    assert list(state_problems(place)) == []  # setupRoot makes it
+    place.mkdir(mode=0o700)
+    assert [problem.severity for problem in state_problems(place)] == (["error"] if os.getuid() else [])
+    place.chmod(0o755)
+    (problem,) = state_problems(place)
+    assert (problem.severity, str(place) in problem.message) == ("error", True)
+    place.rmdir()
+    place.symlink_to("/usr")
+    assert len(list(state_problems(place))) == 1

@@ -14,9 +14,10 @@ from udiroot.check.conffile import ConfFile, read_conf_file
 from udiroot.check.inside import inside_problems
 from udiroot.check.kernel import kernel_problems
 from udiroot.check.mounts import mount_problems
-from udiroot.check.paths import path_problems
+from udiroot.check.paths import path_problems, state_problems
 from udiroot.check.problem import Problem
 from udiroot.check.sense import sense_problems
+from udiroot.installation import installed_path
 
 __all__ = ["Problem", "check"]
 
@@ -27,6 +28,8 @@ def check(path: Path, *, installed: bool) -> list[Problem]:
     found: list[Problem] = []
     conf = read_conf_file(path, installed, found)
     found.extend(_node_problems(conf) if conf is not None else kernel_problems())
+    if installed:
+        found.extend(state_problems(installed_path("STATEDIR")))
     return sorted(found, key=lambda problem: (problem.line is None, problem.line or 0))
 
 

@@ -84,6 +84,17 @@ def hook(conf: ConfFile, key: str, path: str | None) -> Iterator[Problem]:
         yield from _interpreter(conf, key, path)
 
 
+def state_problems(directory: Path) -> Iterator[Problem]:
+    """``directory`` is STATEDIR, where setupRoot keeps what it has prepared, and which it makes itself."""
+    try:
+        status = directory.lstat()
+    except OSError:
+        return
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & 0o077:
+        message = f"{directory} is not a directory of root with mode 0700: no container can be prepared here; remove it"
+        yield Problem(ERROR, None, "setupRoot", message)
+
+
 def _interpreter(conf: ConfFile, key: str, path: str) -> Iterator[Problem]:
     """What the first line of a script names: execve(2)."""
     try:
