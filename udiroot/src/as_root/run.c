@@ -146,7 +146,8 @@ static void execute(const struct run *run)
         (void)execve(shell, words, environment);
 }
 
-/* In the child: only system calls (and what run->become does). The cause of a failed start goes to `report`, which a successful one closes. */
+/* In the child: only system calls, and what run->become does. The cause of a failed start goes to `report`, which a
+ * successful one closes. */
 static _Noreturn void become(const struct run *run, int in, int out, int err, int report, pid_t parent)
 {
     (void)setsid();
