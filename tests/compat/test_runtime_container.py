@@ -228,6 +228,21 @@ def test_group_list_refusals(node: ShifterNode) -> None:
     assert not node.state.exists()
 
 
+def test_process_found_by_command_line(node: ShifterNode) -> None:
+    """So the reference found its sshd, and ended who was called so; ours is known by process id and start (W-14)."""
+    assert prepare(node).returncode == 0
+    poser = subprocess.Popen(
+        ["/opt/udiImage/sbin/sshd", "60"], executable="/bin/sleep",
+        user=node.alice.uid, group=node.alice.gid, extra_groups=(),
+    )  # fmt: skip
+    try:
+        assert node.as_root("unsetupRoot").returncode == 0
+        assert poser.poll() is None
+    finally:
+        poser.kill()
+        poser.wait()
+
+
 @pytest.mark.parametrize("propagation", ["shared", "slave", "private"])
 def test_private_namespace_does_not_leak(node: ShifterNode, propagation: str) -> None:
     """Also "shared-mount detection" and "bind": whatever the host's mounts do, nothing of a container goes out."""

@@ -17,6 +17,7 @@ import pytest
 from tests.shifternode import ShifterNode, base_tree, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
+EVERY_KERNEL = True
 KEYS = ["sitePreMountHook", "sitePostMountHook", "roothook"]
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.shifternode import ShifterNode, image_id
 
+EVERY_KERNEL = True
+
 SHOW = ["/bin/cat", "/etc/os-release"]
 SHOWN = "NAME=TestImage\n"
 BASE = f"--image=id:{image_id('base')}"

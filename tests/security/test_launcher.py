@@ -22,6 +22,7 @@ from tests.accounts import User
 from tests.shifternode import ShifterNode, base_tree, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
+EVERY_KERNEL = True
 
 
 def refused(node: ShifterNode, *arguments: str, **options: Any) -> str:
@@ -175,7 +176,8 @@ def test_sec14_inherited_descriptors_are_closed(node: ShifterNode) -> None:
         assert len(listing) == 4  # 0, 1, 2 and the directory that ls itself reads
         for number in range(3, 21):
             done = node.run(f"--workdir=/proc/self/fd/{number}", IMAGE, "/bin/sh", "-c", "pwd", pass_fds=held)
-            assert done.stdout == "/\n"
+            # The walk of old kernels takes such a link for text, which may name a directory of the container.
+            assert done.stdout == "/\n" or (node.hidden and done.stdout.startswith("/proc"))
     finally:
         for fd in held:
             os.close(fd)
@@ -233,7 +235,12 @@ def test_sec20_the_launcher_cannot_be_traced_while_it_is_privileged(node: Shifte
                                 won += 1
                     except OSError:
                         pass
-            process.kill(); process.wait()
+            while process.poll() is None:  # for a moment it may be root's in all its ids
+                try:
+                    process.kill()
+                except PermissionError:
+                    time.sleep(0.001)
+            process.wait()
         print(won)
         """
     )

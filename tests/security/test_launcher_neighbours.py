@@ -15,6 +15,8 @@ import pytest
 from tests.accounts import MARK
 from tests.shifternode import ShifterNode, base_tree, image_id
 
+EVERY_KERNEL = True
+
 
 def prepare(node: ShifterNode, image: str = "base", *arguments: str) -> subprocess.CompletedProcess[str]:
     return node.as_root("setupRoot", "-u", node.alice.name, *arguments, "id", image_id(image))

@@ -66,7 +66,7 @@ def test_sec11_a_source_turned_to_what_the_user_cannot_reach(node: ShifterNode, 
     with swapping(place / "own", place / "link", node.alice):
         source = place / "own/inner" if parent else place / "own"
         found = outcomes(node, f"{source}:/shown", "cat /shown/secret")
-    assert found <= {"own\n", ""}
+    assert found == {"own\n", ""}  # both ways were taken, and neither led there
 
 
 def test_sec11_a_source_that_climbs_stays_in_the_container(node: ShifterNode, place: Path) -> None:
@@ -88,7 +88,7 @@ def test_sec11_a_target_turned_to_a_protected_place(node: ShifterNode, place: Pa
     give_to_alice(node, place)
     with swapping(place / "target", place / "link", node.alice):
         found = outcomes(node, f"{place}/forged:{place}/target/passwd", "grep -c forged /etc/passwd; true")
-    assert found <= {"0\n", ""}
+    assert found == {"0\n", ""}
 
 
 def test_w29_a_missing_target_is_never_created_on_the_host(node: ShifterNode, place: Path) -> None:
@@ -108,4 +108,4 @@ def test_sec62_a_target_turned_to_a_directory_of_the_site(node: ShifterNode, pla
     give_to_alice(node, place)
     with swapping(place / "target", place / "link", node.alice):
         found = outcomes(node, f"{place}/mine:{place}/target", "ls /site")
-    assert found <= {"closed\n", ""}
+    assert found == {"closed\n", ""}
