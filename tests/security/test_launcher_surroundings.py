@@ -91,6 +91,23 @@ def test_sec10_protected_targets_in_every_spelling(node: ShifterNode, target: st
         assert node.run(IMAGE, f"-V/srv/data:{twin}", "/bin/cat", f"{twin}/file").stdout == "from the image\n"
 
 
+# sec-20: what the launcher reads for its caller
+
+
+@pytest.mark.parametrize("name", ["self/maps", "self/smaps", "thread-self/maps", "self/fd/../stat", "self/status", "version"])
+def test_sec20_no_procfs_is_read_as_the_callers_file(node: ShifterNode, name: str) -> None:
+    """There the kernel takes us for the process itself, and lets it see what its user cannot: where its memory lies."""
+    for path in (f"/proc/{name}", f"/proc/../proc/{name}"):
+        said = refused(node, f"--env-file={path}", IMAGE, "/bin/true")
+        assert said == f"shifter: the environment file {path} is on procfs, where shifter reads none; copy it to a file\n"
+
+
+def test_variables_can_come_through_a_pipe(node: ShifterNode) -> None:
+    command = f"echo PIPED=1 | {node.program('shifter')} --env-file=/dev/stdin {IMAGE} /bin/printenv PIPED"
+    done = node.as_user(["/bin/sh", "-c", command])
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
 # sec-06, sec-07: what an image carries besides files
 
 

@@ -2,7 +2,9 @@
 #include "as_user/environ.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/statfs.h>
 
 #include "base/file.h"
 
@@ -145,6 +147,13 @@ static char *read_all(int fd, const char *name, size_t *length, struct error *e)
 int environ_read_file(int fd, const char *name, struct strings *out, struct error *e)
 {
     size_t length;
+    struct statfs fs;
+    /* /proc/self is this process: where it has its memory, and whatever else its user could not see from outside. */
+    if (fstatfs(fd, &fs) < 0)
+        return error_set(e, errno, "cannot read the environment file %.200s", name);
+    if (fs.f_type == PROC_SUPER_MAGIC)
+        return error_set(e, 0, "the environment file %.200s is on procfs, where shifter reads none; copy it to a file",
+                         name);
     CLEANUP_FREE char *text = read_all(fd, name, &length, e);
     if (text == NULL)
         return -1;
