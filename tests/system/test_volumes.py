@@ -157,6 +157,21 @@ def test_odd_names(node: ShifterNode, mine: Path) -> None:
     assert json.loads(state)["volMap"] == f"{text}:/odd:ro"
 
 
+def test_the_state_file_is_utf8_whatever_the_names_are(node: ShifterNode, mine: Path) -> None:
+    """In names that are not, the odd bytes are lone surrogates (PEP 383), and what is UTF-8 stays as it is."""
+    name = os.fsencode(mine) + b"/\xe9t\xc3\xa9\xed\xa0\x80\xf4\x90\x80\x80\xc0\xaf\xe2\x82"
+    os.mkdir(name)  # noqa: PTH102 -- bytes
+    script = ["/bin/cat", "/var/shifterConfig.json"]
+    done = subprocess.run(
+        node.command(IMAGE, f"--volume={os.fsdecode(name)}:/odd", *script), user=node.alice.uid, group=node.alice.gid,
+        extra_groups=[], cwd="/", capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode("utf-8", "strict")
+    assert os.fsencode(json.loads(text)["volMap"]) == name + b":/odd"
+    assert "\\udce9t\u00e9\\udced" in text
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -27,11 +27,17 @@ static char *string_of(const char *json, const char *key)
         bug("%s has no %s", json, key);
     c += strlen(start);
     char *out = text_alloc(strlen(c) + 1), *to = out;
-    for (; *c != '"'; *to++ = *c++) {
-        if (*c == '\\')
-            c++;
+    unsigned byte;
+    while (*c != '"') {
         if ((unsigned char)*c < ' ')
             bug("a control character in %s", json);
+        if (sscanf(c, "\\udc%2x", &byte) == 1) { /* which is no part of a character: PEP 383 */
+            *to++ = (char)byte;
+            c += 6;
+            continue;
+        }
+        c += *c == '\\';
+        *to++ = *c++;
     }
     return out;
 }

@@ -201,15 +201,45 @@ char *plan_describe(const struct plan *plan, const struct plan_subject *s)
     return text;
 }
 
-/* As JSON wants it; control characters are in no map. */
+/* How many bytes the character at `c` has in UTF-8 (RFC 3629, section 4); 0 when it is none. */
+static size_t character_length(const unsigned char *c)
+{
+    if (c[0] < 0x80)
+        return 1;
+    if (c[0] < 0xc2 || c[0] > 0xf4)
+        return 0;
+    unsigned char least = c[0] == 0xe0 ? 0xa0 : c[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char most = c[0] == 0xed ? 0x9f : c[0] == 0xf4 ? 0x8f : 0xbf;
+    if (c[1] < least || c[1] > most)
+        return 0;
+    size_t length = c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : 4;
+    for (size_t i = 2; i < length; i++)
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    return length;
+}
+
+/* A JSON string. Names are bytes: one that is no UTF-8 becomes the escape of a lone surrogate, as Python's
+ * surrogateescape has it (PEP 383), so that nothing is lost and the file is UTF-8 all the same. */
 static char *quote(const char *text)
 {
-    char *out = text_alloc(2 * strlen(text) + 3), *to = out;
+    static const char digits[] = "0123456789abcdef";
+    char *out = text_alloc(6 * strlen(text) + 3), *to = out;
+    const unsigned char *c = (const unsigned char *)text;
     *to++ = '"';
-    for (; *text != '\0'; text++) {
-        if (*text == '"' || *text == '\\')
+    while (*c != '\0') {
+        size_t length = character_length(c);
+        if (length == 0 || *c < ' ') {
+            to = stpcpy(to, length == 0 ? "\\udc" : "\\u00");
+            *to++ = digits[*c >> 4];
+            *to++ = digits[*c++ & 15];
+            continue;
+        }
+        if (*c == '"' || *c == '\\')
             *to++ = '\\';
-        *to++ = *text;
+        memcpy(to, c, length);
+        to += length;
+        c += length;
     }
     *to = '"';
     return out;
@@ -228,9 +258,10 @@ void plan_explain(const struct plan *plan, int fd)
 char *plan_state_text(const struct plan_subject *s)
 {
     CLEANUP_FREE char *signature = volumes_signature(s->volumes);
-    CLEANUP_FREE char *volumes = quote(signature);
-    return text_format("{\"identifier\":\"%s\",\"user\":\"%s\",\"volMap\":%s,\"modules\":\"%s\"}\n", s->image->id,
-                       s->account->name, volumes, s->modules->names);
+    CLEANUP_FREE char *volumes = quote(signature), *identifier = quote(s->image->id);
+    CLEANUP_FREE char *user = quote(s->account->name), *modules = quote(s->modules->names);
+    return text_format("{\"identifier\":%s,\"user\":%s,\"volMap\":%s,\"modules\":%s}\n", identifier, user, volumes,
+                       modules);
 }
 
 void plan_free(struct plan *plan)
