@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -120,3 +121,17 @@ def test_old_kernels_get_the_same_container(node: ShifterNode, tree: Path, maske
     command = node.command(f"--image=local:{tree}", "/bin/cat", "/etc/own", "/var/log/file", "/link")
     done = subprocess.run([*trace, *command], check=False, capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stdout) == (0, "own\nlog\nown\n"), done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["\n", '"', "\x1b[31m", " x", "\\", "é", "/../x", "\nvolumes /a:/b"])
+def test_a_path_given_to_setup_follows_the_rules_of_the_option(node: ShifterNode, tree: Path, suffix: str) -> None:
+    """Else text of a user's would become lines of the plan, and of the state file."""
+    path = f"{tree}{suffix}"
+    if "/" not in suffix:
+        shutil.copytree(tree, path, symlinks=True)
+    prepared = node.as_root("setupRoot", "-u", node.alice.name, "local", path)
+    done = run(node, path, "true")
+    assert (prepared.returncode, done.returncode) == (1, 125)
+    assert prepared.stderr.count("\n") == done.stderr.count("\n") == 1
+    assert prepared.stderr.removeprefix("setupRoot: ") == done.stderr.removeprefix("shifter: --image: ")
+    shutil.rmtree(path, ignore_errors=True)

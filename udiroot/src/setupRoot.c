@@ -164,10 +164,13 @@ static int open_image(const struct request *q, const struct config *config, cons
                       struct image *out, struct error *e)
 {
     if (strcmp(q->type, "local") == 0) {
-        CLEANUP_FREE char *path = path_clean(q->identifier);
-        if (path == NULL)
-            return error_set(e, 0, "local '%s': write an absolute path without '..'", q->identifier);
-        return image_local_describe(config, path, out, e);
+        struct image_spec spec;
+        CLEANUP_FREE char *text = text_format("local:%s", q->identifier);
+        if (image_spec_parse(text, NULL, &spec, e) < 0)
+            return -1;
+        int result = image_local_describe(config, spec.tag, out, e);
+        image_spec_free(&spec);
+        return result;
     }
     CLEANUP_CLOSE int store = image_store_open(config, e);
     if (store < 0 || image_open(store, config, q->identifier, out, e) < 0 || image_read_meta(out, e) < 0)
