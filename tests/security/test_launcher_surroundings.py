@@ -16,7 +16,7 @@ import pytest
 
 from tests import oldkernel
 from tests.accounts import MARK, User
-from tests.security.attacks import calls_of
+from tests.security.attacks import calls_of, traced
 from tests.shifternode import ShifterNode, base_tree, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
@@ -115,6 +115,7 @@ def test_sec06_marks_of_overlayfs_in_an_image_redirect_nothing(node: ShifterNode
     tree = base_tree(node.base / "marked-tree")
     (tree / "secret").mkdir()
     (tree / "secret/file").write_text("secret\n")
+    (tree / "srv/data/plain").write_text("plain\n")
     for family in ("trusted", "user"):
         for name, value in (("redirect", b"/secret"), ("opaque", b"y"), ("metacopy", b"")):
             os.setxattr(tree / "srv/data", f"{family}.overlay.{name}", value)
@@ -128,6 +129,19 @@ def test_sec06_marks_of_overlayfs_in_an_image_redirect_nothing(node: ShifterNode
     line = next(line for line in shown.splitlines() if " - overlay " in line)
     assert {"nosuid", "nodev"} <= set(line.split()[5].split(","))
     assert "userxattr" in line or "redirect_dir=nofollow" in line
+    # Before Linux 5.11 and 4.19 the kernel did not know the first options, and after them the first two.
+    show = ["/bin/cat", "/srv/data/plain", "/srv/data/file", "/proc/self/mountinfo"]
+    command = node.command(f"--image=id:{image_id('marked')}", *show)
+    mounts = [arguments for _process, name, arguments in calls_of(node, command) if name == "mount"]
+    first = next(number for number, arguments in enumerate(mounts, 1) if '"overlay"' in arguments)
+    for last in (first, first + 1):
+        fault = f"inject=mount:error=EINVAL:when={first}..{last}"
+        done = traced(node, command, "-o", "/dev/null", "-e", fault)
+        assert done.stdout.startswith("plain\n"), done.stderr
+        assert "secret" not in done.stdout  # the marked file itself may be refused
+        assert "redirect_dir=nofollow" in next(line for line in done.stdout.splitlines() if " - overlay " in line)
+    done = traced(node, command, "-o", "/dev/null", "-e", f"inject=mount:error=EINVAL:when={first}..{first + 2}")
+    assert (done.returncode, done.stdout) == (125, ""), "no overlay without any of them"
 
 
 def test_sec07_nothing_gives_rights_whatever_way_it_comes_in(node: ShifterNode) -> None:

@@ -160,7 +160,7 @@ static int mount_overlay(struct site *site, struct error *e)
     static const char *const options[] = {
         "lowerdir=image,upperdir=upper,workdir=work,userxattr,index=off",
         "lowerdir=image,upperdir=upper,workdir=work,redirect_dir=nofollow,metacopy=off,index=off",
-        "lowerdir=image,upperdir=upper,workdir=work",
+        "lowerdir=image,upperdir=upper,workdir=work,redirect_dir=nofollow,index=off",
     };
     int result = -1;
     errno = EINVAL;
