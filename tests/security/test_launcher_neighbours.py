@@ -70,6 +70,30 @@ def test_a_shown_tree_does_not_travel_to_peers_of_the_host(node: ShifterNode) ->
     assert node.loop_devices() == []
 
 
+@pytest.mark.parametrize("propagation", ["slave", "private"])
+def test_a_copy_of_a_shown_tree_goes_with_it_unless_it_was_made_private(node: ShifterNode, propagation: str) -> None:
+    """Whoever unshares while a tree is shown has a copy, such as a service that starts: a slave gives it up at once."""
+    assert prepare(node).returncode == 0
+    command = ["unshare", "-m", "--propagation", propagation, "/bin/sh", "-c", "echo there; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "there\n"
+
+        def has_copy() -> bool:
+            return f" {node.udi_mount}/" in Path(f"/proc/{holder.pid}/mountinfo").read_text()
+
+        assert has_copy()
+        assert node.as_root("unsetupRoot").returncode == 0
+        assert has_copy() == (propagation == "private")
+        assert (node.loop_devices() == []) == (propagation == "slave")
+        # What is left hinders nobody, and goes with the process.
+        assert prepare(node).returncode == 0
+        assert node.script("echo runs") == "runs\n"
+        assert node.as_root("unsetupRoot").returncode == 0
+        holder.communicate("\n")
+    assert node.loop_devices() == []
+
+
 def test_a_mount_that_arrives_beneath_another_one_does_no_harm(node: ShifterNode) -> None:
     """What propagation brings is put beneath what is there: it cannot be reached, so its flags do not matter."""
     with mounted(node.base / "outer") as outer:

@@ -138,6 +138,16 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
     return result;
 }
 
+/* Mounts that share with nobody, but with whatever copies are made of them. */
+static int set_apart(int fd, const struct prepare *s, struct error *e)
+{
+    const struct kernel_fd_path name = kernel_fd_path(fd);
+    if (mount(NULL, name.text, NULL, MS_PRIVATE | MS_REC, NULL) == 0 &&
+        mount(NULL, name.text, NULL, MS_SHARED | MS_REC, NULL) == 0)
+        return 0;
+    return error_set(e, errno, "cannot set the mounts at %s apart", s->config->udi_mount);
+}
+
 /* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user of
  * the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his volumes,
  * which may come out of closed directories. */
@@ -155,21 +165,18 @@ static int show_tree(struct prepare *s, int proc, int environment, int tree, str
     CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
     if (bare < 0 || upper_write(environment, "shown", "", 0, e) < 0)
         return -1;
-    /* Attached to a shared mount, the tree would be copied to all its peers and slaves, and stay there: an unmount takes
-     * only copies without submounts along. So its parent is a mount of ours that shares with nobody. */
+    /* Attached to a shared mount, the tree would be copied to all its peers and slaves. So its parent is a mount of ours
+     * that shares with nobody who is there. Who unshares later has a copy all the same: that goes when this one does,
+     * if it is a peer or a slave of it and not private. */
     const struct kernel_fd_path name = kernel_fd_path(bare);
     if (mount(name.text, name.text, NULL, MS_BIND, NULL) < 0)
         return error_set(e, errno, "cannot prepare %s for the container", s->config->udi_mount);
     CLEANUP_CLOSE int target = rootfs_open_udi_mount(s->config, e);
-    if (target < 0)
+    if (target < 0 || set_apart(target, s, e) < 0)
         return -1;
-    if (mount(NULL, kernel_fd_path(target).text, NULL, MS_PRIVATE, NULL) < 0)
-        return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
     if (kernel_attach_mount(tree, target) < 0)
         return error_set(e, errno, "cannot show the container at %s", s->config->udi_mount);
-    if (mount(NULL, kernel_fd_path(tree).text, NULL, MS_PRIVATE | MS_REC, NULL) < 0)
-        return error_set(e, errno, "cannot make %s private", s->config->udi_mount);
-    return 0;
+    return set_apart(tree, s, e);
 }
 
 /* Returns 1 when the kernel takes the container's namespace for an older one than the host's. */
