@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.security.attacks import ROOT, calls_of, traced
-from tests.shifternode import ShifterNode, image_id
+from tests.shifternode import ShifterNode, base_tree, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
 EVERY_KERNEL = True
@@ -50,7 +50,8 @@ def is_restricted(node: ShifterNode, output: str) -> bool:
     groups = {int(gid) for gid in status["Groups"].split()} <= {node.alice.gid}
     mounts = {line.split()[4]: set(line.split()[5].split(",")) for line in output.splitlines() if " - " in line}
     flags = all("nosuid" in found and ("nodev" in found or point.startswith("/dev")) for point, found in mounts.items())
-    flags = flags and "ro" in mounts["/"] and "ro" in mounts.get("/site", {"ro"})
+    flags = flags and "ro" in mounts["/"] and "noexec" in mounts["/proc"]
+    flags = flags and all("ro" in found for point, found in mounts.items() if "site" in point or "udiImage" in point)
     inside = " - overlay shifter " in output and str(node.udi_mount) not in output
     return ids and groups and capabilities == [0] * 5 and status["NoNewPrivs"] == "1" and flags and inside
 
@@ -105,8 +106,17 @@ def test_sec28_rights_that_cannot_be_given_up_end_the_launcher(node: ShifterNode
 
 def test_sec29_what_the_kernel_only_pretends_to_do_is_noticed(node: ShifterNode) -> None:
     """Success without an effect: all hardening is read back. In a namespace apart, so that none of it is the host's."""
-    node.configure(siteFs=f"{node.base}/tree:/shown")
-    command = node.command(IMAGE, *SHOW)
+    tree = base_tree(node.base / "leading-tree")
+    (tree / "link").symlink_to("srv")
+    image = node.add_image("leading", tree)
+    own = node.base / "own-tree"
+    (own / "modules").mkdir(parents=True, exist_ok=True)
+    node.configure(
+        f"module_m_copyPath={own}", siteFs=f"{tree}:/shown;{tree}:/link/site:ro", optUdiImage=str(own), defaultModules="m"
+    )
+    command = node.command(f"--image=id:{image}", "--volume=/srv/data:/users-site:ro", *SHOW)
+    points = [line.split()[4] for line in node.as_user(command).stdout.splitlines() if " - " in line]
+    assert {"/srv/site", "/users-site", "/opt/udiImage/modules/m"} <= set(points)
     names = ["mount"] if node.hidden else DROPPING
     faults = count(node, command, [*names, "mount_setattr", "pivot_root"], root=False)
     assert wrong(node, command, [f"{name}:retval=0:when={number}" for name, number in faults], "unshare", "-m") == []

@@ -303,7 +303,7 @@ static int enter(struct run *r, struct error *e)
     if (prepared >= 0) {
         if (setns(prepared, CLONE_NEWNS) < 0)
             return error_set(e, errno, "cannot enter the prepared container");
-        if (mounts_verify(proc, plan.writable, e) < 0)
+        if (mounts_verify(proc, &plan, e) < 0)
             return -1;
     } else if (build(r, &plan, proc, e) < 0) {
         return -1;

@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -27,16 +25,6 @@ static int open_as(const struct container *c, const char *path, enum volume_orig
     return failure != 0 ? -1 : fd;
 }
 
-static char *name_of(int proc, int fd)
-{
-    char link[40], out[PATH_MAX];
-    (void)snprintf(link, sizeof link, "self/fd/%d", fd);
-    ssize_t length = readlinkat(proc, link, out, PATH_MAX);
-    if (length == PATH_MAX)
-        errno = ENAMETOOLONG;
-    return length < 0 || length == PATH_MAX ? NULL : text_copy_n(out, (size_t)length);
-}
-
 void container_end(struct container *c)
 {
     free(c->own.ids);
@@ -45,7 +33,7 @@ void container_end(struct container *c)
 /* The path of an open descriptor as the container will see it. */
 static char *location(const struct container *c, int fd, const char *path, struct error *e)
 {
-    CLEANUP_FREE char *name = name_of(c->proc, fd), *root = name_of(c->proc, c->root);
+    CLEANUP_FREE char *name = mount_name(c->proc, fd), *root = mount_name(c->proc, c->root);
     if (name == NULL || root == NULL) {
         (void)error_set(e, errno, "cannot find out where %s is in the container", path);
         return NULL;

@@ -8,8 +8,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
+#include <unistd.h>
 
+#include "as_user/plan.h"
 #include "base/file.h"
 #include "base/text.h"
 
@@ -129,6 +130,15 @@ unsigned long mount_id(int proc, int fd)
     return found == NULL ? 0 : strtoul(found + 7, NULL, 10);
 }
 
+char *mount_name(int proc, int fd)
+{
+    char link[40], out[PATH_MAX];
+    (void)snprintf(link, sizeof link, "self/fd/%d", fd);
+    ssize_t length = readlinkat(proc, link, out, PATH_MAX);
+    errno = length == PATH_MAX ? ENAMETOOLONG : errno;
+    return length < 0 || length == PATH_MAX ? NULL : text_copy_n(out, (size_t)length);
+}
+
 static unsigned long remount_flags(unsigned attributes)
 {
     unsigned long flags = 0;
@@ -147,10 +157,9 @@ static int add_attributes(int proc, const struct mount_entry *entry, unsigned at
         return error_set(e, errno, "cannot open the mount at %s to restrict it", entry->point);
     if (mount_id(proc, fd) != entry->id)
         return 0; /* covered by another mount: nobody can reach it */
-    if (kernel_change_mount(fd, false, attributes, PROPAGATE_UNCHANGED) == 0)
-        return 0;
-    if (errno == ENOSYS && mount(NULL, kernel_fd_path(fd).text, NULL,
-                                 MS_REMOUNT | MS_BIND | entry->flags | remount_flags(attributes), NULL) == 0)
+    unsigned long flags = MS_REMOUNT | MS_BIND | entry->flags | remount_flags(attributes);
+    if (kernel_change_mount(fd, false, attributes, PROPAGATE_UNCHANGED) == 0 ||
+        (errno == ENOSYS && mount(NULL, kernel_fd_path(fd).text, NULL, flags, NULL) == 0))
         return 0;
     return error_set(e, errno, "cannot restrict the mount at %s", entry->point);
 }
@@ -184,13 +193,9 @@ static int bind_on_old_kernel(int proc, const struct bind *b, unsigned long *id,
         return error_set(e, errno, "cannot copy the mount that is to appear at %s in the container", b->name);
     CLEANUP_CLOSE int mounted = openat(b->stage, place, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     unsigned long propagation = b->propagation == PROPAGATE_SLAVE ? MS_SLAVE : MS_PRIVATE;
-    if (mounted < 0 || mount(NULL, kernel_fd_path(mounted).text, NULL, propagation | recursive, NULL) < 0)
+    CLEANUP_FREE char *point = mount_name(proc, mounted);
+    if (point == NULL || mount(NULL, kernel_fd_path(mounted).text, NULL, propagation | recursive, NULL) < 0)
         return error_set(e, errno, "cannot set the propagation of %s in the container", b->name);
-    char point[PATH_MAX];
-    ssize_t length = readlink(kernel_fd_path(mounted).text, point, sizeof point - 1);
-    if (length < 0)
-        return error_set(e, errno, "cannot name the mount that is to appear at %s in the container", b->name);
-    point[length] = '\0';
     if (add_attributes_below(proc, point, b->attributes, e) < 0)
         return -1;
     if (id != NULL)
@@ -230,49 +235,61 @@ static bool is_covered(int proc, const struct mount_entry *entry)
     return id != 0 && id != entry->id;
 }
 
-static unsigned missing_attributes(const struct mount_entry *entry, bool writable)
+/* Where the target of each step is. Only a link of the image can have led its mount elsewhere. */
+static void find_places(int proc, const struct plan *plan, const struct mount_table *table, struct strings *out)
 {
-    unsigned wanted = MOUNT_NO_SUID;
-    if (!path_is_below(entry->point, "/dev"))
-        wanted |= MOUNT_NO_DEVICES;
-    if (strcmp(entry->point, "/") == 0 && !writable)
-        wanted |= MOUNT_READ_ONLY;
-    return wanted & ~entry->attributes;
+    for (const struct plan_step *step = plan->steps; step < plan->steps + plan->count; step++) {
+        bool found = step->kind < PLAN_BIND;
+        for (size_t i = 0; i < table->count && !found; i++)
+            found = strcmp(table->items[i].point, step->target) == 0;
+        CLEANUP_CLOSE int fd = found ? -1 : kernel_open_in_root(AT_FDCWD, step->target, KERNEL_LINKS);
+        char *place = fd < 0 ? NULL : mount_name(proc, fd);
+        strings_take(out, place != NULL ? place : text_copy(step->target));
+    }
 }
 
-/* How many mounts lack an attribute; the first of them is described in `e`. With `mend`, they get it instead. */
-static int examine(int proc, bool writable, bool mend, struct error *e)
+/* What the last step that has to do with the place asked for; of a mount that no step made, what all must have. */
+static unsigned wanted_attributes(const struct plan *plan, const struct strings *places, const char *point)
+{
+    for (size_t i = plan->count; i-- > 0;) {
+        bool with_all_below = plan->steps[i].recursive || plan->steps[i].split;
+        if (with_all_below ? path_is_below(point, places->items[i]) : strcmp(point, places->items[i]) == 0)
+            return plan->steps[i].attributes | MOUNT_NO_SUID;
+    }
+    return MOUNT_NO_SUID | MOUNT_NO_DEVICES;
+}
+
+/* How many mounts lack an attribute. With `mend`, they get it; without, the first one is an error. */
+static int examine(int proc, const struct plan *plan, bool mend, struct error *e)
 {
     struct mount_table table;
+    struct strings places = {0};
     if (mount_table_read(proc, &table, e) < 0)
         return -1;
-    int lacking = 0;
+    find_places(proc, plan, &table, &places);
+    int lacking = table.count == 0 ? error_set(e, 0, "the container has no mounts") : 0;
     for (size_t i = 0; i < table.count && lacking >= 0; i++) {
-        unsigned missing = missing_attributes(&table.items[i], writable);
-        if (missing == 0 || is_covered(proc, &table.items[i]))
+        const struct mount_entry *entry = &table.items[i];
+        unsigned missing = wanted_attributes(plan, &places, entry->point) & ~entry->attributes;
+        if (missing == 0 || is_covered(proc, entry))
             continue;
-        if (mend) {
-            lacking = add_attributes(proc, &table.items[i], missing, e) < 0 ? -1 : lacking;
-        } else if (lacking++ == 0) {
-            (void)error_set(e, 0, "the mount at %s in the container lacks%s%s%s; the container is refused",
-                            table.items[i].point, missing & MOUNT_NO_SUID ? " nosuid" : "",
-                            missing & MOUNT_NO_DEVICES ? " nodev" : "", missing & MOUNT_READ_ONLY ? " ro" : "");
-        }
+        if (mend)
+            lacking = add_attributes(proc, entry, missing, e) < 0 ? -1 : lacking + 1;
+        else
+            lacking = error_set(
+                e, 0, "the mount at %s in the container lacks%s%s%s%s; the container is refused", entry->point,
+                missing & MOUNT_NO_SUID ? " nosuid" : "", missing & MOUNT_NO_DEVICES ? " nodev" : "",
+                missing & MOUNT_NO_EXEC ? " noexec" : "", missing & MOUNT_READ_ONLY ? " ro" : "");
     }
-    if (table.count == 0)
-        lacking = error_set(e, 0, "the container has no mounts");
+    strings_free(&places);
     mount_table_free(&table);
     return lacking;
 }
 
-int mounts_verify(int proc, bool writable, struct error *e)
+int mounts_verify(int proc, const struct plan *plan, struct error *e)
 {
-    int lacking = examine(proc, writable, false, e);
-    if (lacking <= 0)
-        return lacking;
-    if (examine(proc, writable, true, e) < 0)
-        return -1;
-    return examine(proc, writable, false, e) == 0 ? 0 : -1;
+    int lacking = examine(proc, plan, true, e);
+    return lacking > 0 ? examine(proc, plan, false, e) : lacking; /* again, to see that they have it now */
 }
 
 static int move_over(int from, int to, const char *path, struct error *e)

@@ -11,6 +11,8 @@
 #include "as_root/kernel.h"
 #include "base/error.h"
 
+struct plan;
+
 struct mount_entry { /* one line of mountinfo, proc_pid_mountinfo(5); octal escapes decoded */
     unsigned long id, parent;
     char *point;
@@ -44,12 +46,14 @@ int mount_bind(int proc, const struct bind *bind, unsigned long *id, struct erro
 
 /* The id of the mount on which `fd` was opened, from its fdinfo; 0 when it cannot be told. */
 unsigned long mount_id(int proc, int fd);
+/* The path of an open descriptor, as the kernel has it now; NULL with errno. `proc` as above. */
+char *mount_name(int proc, int fd);
 /* Moves every mount that lies on the mount `from`, with what lies on it, to the same place on the mount `to`. */
 int mounts_move(int proc, int from, int to, struct error *e);
 
-/* Checks, in the container's mount namespace: every mount nosuid; nodev except /dev and below; "/" read-only unless
- * `writable`. A missing flag on a mount that came later through slave propagation is added; what cannot be is an error.
- */
-int mounts_verify(int proc, bool writable, struct error *e);
+/* Checks, in the container's mount namespace, that each mount has the attributes that the plan asks for at its place, or
+ * nosuid and nodev where it asks for none. What a mount lacks that came later, through slave propagation, is added; what
+ * cannot be is an error. */
+int mounts_verify(int proc, const struct plan *plan, struct error *e);
 
 #endif
