@@ -111,9 +111,8 @@ def test_sec29_what_the_kernel_only_pretends_to_do_is_noticed(node: ShifterNode)
     image = node.add_image("leading", tree)
     own = node.base / "own-tree"
     (own / "modules").mkdir(parents=True, exist_ok=True)
-    node.configure(
-        f"module_m_copyPath={own}", siteFs=f"{tree}:/shown;{tree}:/link/site:ro", optUdiImage=str(own), defaultModules="m"
-    )
+    maps = f"{tree}:/shown;{tree}:/link/site:ro"
+    node.configure(f"module_m_copyPath={own}", siteFs=maps, optUdiImage=str(own), defaultModules="m")
     command = node.command(f"--image=id:{image}", "--volume=/srv/data:/users-site:ro", *SHOW)
     points = [line.split()[4] for line in node.as_user(command).stdout.splitlines() if " - " in line]
     assert {"/srv/site", "/users-site", "/opt/udiImage/modules/m"} <= set(points)
