@@ -9,10 +9,8 @@ import hashlib
 import io
 import os
 import stat
-import subprocess
 import tarfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 from shifter_imagegw.layers.archive import build_archive
 from shifter_imagegw.layers.recipe import Limits, Recipe
 from shifter_imagegw.registry.manifest import Descriptor
+from tests.imagetree import mounted
 
 MTIME = 1_700_000_000
 
@@ -110,19 +109,6 @@ def convert(
         progress=lambda _count: None,
     )
     return destination
-
-
-@contextmanager
-def mounted(archive: Path) -> Iterator[Path]:
-    """The archive through the kernel's squashfs."""
-    where = archive.with_suffix(".mnt")
-    where.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "squashfs", "-o", "loop,ro", str(archive), str(where)], check=True)
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
-        where.rmdir()
 
 
 def read_tree(root: Path) -> dict[bytes, Found]:

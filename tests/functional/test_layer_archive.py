@@ -20,8 +20,9 @@ from shifter_imagegw.layers.archive import build_archive
 from shifter_imagegw.layers.recipe import LEVELS, RECIPE, Limits, Recipe
 from shifter_imagegw.layers.trailer import check_trailer, verify_archive
 from shifter_imagegw.squashfs import _writer
+from tests.imagetree import mounted
 from tests.layerarchive import merge_files
-from tests.layers import MTIME, Found, Layer, convert, descriptor, digest_of, mounted, pieces, read_tree, tree_of
+from tests.layers import MTIME, Found, Layer, convert, descriptor, digest_of, pieces, read_tree, tree_of
 
 IMPLIED = (("user.shifter.implied", b"1"),)
 TASKS = Path("/proc/self/task")

@@ -22,7 +22,8 @@ import pytest
 from shifter_imagegw.errors import ConversionError, LayerError, ManifestInvalid
 from shifter_imagegw.layers.cache import LayerArchive, LayerCache
 from shifter_imagegw.layers.recipe import Limits, Recipe
-from tests.layers import Layer, descriptor, digest_of, mounted, pieces, read_tree
+from tests.imagetree import mounted
+from tests.layers import Layer, descriptor, digest_of, pieces, read_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 TAR = Layer().add("file", os.urandom(300_000)).bytes()

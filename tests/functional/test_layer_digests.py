@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.layers import Found, Layer, convert, mounted, read_tree
+from tests.imagetree import mounted
+from tests.layers import Found, Layer, convert, read_tree
 
 BLOCK = 131_072
 UNKNOWN = bytes(16)

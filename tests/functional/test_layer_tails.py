@@ -14,7 +14,8 @@ import pytest
 from shifter_imagegw.layers.recipe import Recipe
 from shifter_imagegw.squashfs.walk import walk
 from tests.fragments import Tail, tails, unpackings
-from tests.layers import Layer, convert, mounted, read_tree
+from tests.imagetree import mounted
+from tests.layers import Layer, convert, read_tree
 
 GZIP = Recipe("gzip", 1)
 WINDOW = 8 << 20
