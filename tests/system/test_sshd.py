@@ -1,34 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The sshd of prepared containers, between two nodes with networks of their own.
+"""The sshd of prepared containers, between two nodes: who gets in, and where to.
 
-test_slurm_sshd.py has the same in jobs.
+test_sshd_lifetime.py and test_sshd_site.py have the rest, test_slurm_sshd.py the same in jobs.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
-import shutil
-import signal
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from tests.accounts import User
-from tests.killed import Hit, KillAfter
-from tests.nodestate import processes
-from tests.shifternode import ShifterNode, image_id
-from tests.sshclosure import BUILDER, source, ssh_closure
-from tests.virtualnodes import VirtualNode, hosts_file, virtual_nodes
-
-SECRET = "5a" * 32
-PORT = 1204
-DIRECTORY = "/var/shifterSsh"
+from tests.shifternode import image_id
+from tests.sshpair import DIRECTORY, PORT, SECRET, Pair, key, processes_of
 
 # A shell that needs no library: it runs one program by its path, or says what it was given.
 TINY = r"""
@@ -49,110 +33,6 @@ int main(int argc, char **argv)
     return 0;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def closure() -> Iterator[Path]:
-    with ssh_closure() as directory:
-        yield directory
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[list[VirtualNode]]:
-    with virtual_nodes("n1", "n2") as nodes:
-        yield nodes
-
-
-@dataclass
-class Pair:
-    node: ShifterNode
-    nodes: list[VirtualNode]
-    closure: Path
-
-    def set_up(
-        self, where: int, *, job: str = "7", image: str = "base", secret: str = SECRET, user: User | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """What the prolog of a job does on one of the nodes."""
-        who, virtual = user or self.node.alice, self.nodes[where]
-        account = pwd.getpwuid(who.uid).pw_name
-        command = self.setup(account, who, f"{job}@{virtual.name}", image)
-        return virtual.run(*command, input=self.told(secret))
-
-    def setup(self, account: str, who: User, holder: str, image: str = "base") -> list[str]:
-        ids = ["-u", account, "-U", str(who.uid), "-G", str(who.gid)]
-        return [self.node.program("setupRoot"), *ids, "-J", holder, "-N", "@-", "-s", "@-", "id", image_id(image)]
-
-    def told(self, secret: str = SECRET) -> str:
-        """On standard input."""
-        return " ".join(f"{each.name}/1" for each in self.nodes) + f"\n{secret}\n"
-
-    def watchers(self) -> list[int]:
-        return watchers((self.node.alice, self.node.eve))
-
-    def prepare(self, *, job: str = "7", image: str = "base", secret: str = SECRET, user: User | None = None) -> None:
-        for where in range(len(self.nodes)):
-            done = self.set_up(where, job=job, image=image, secret=secret, user=user)
-            assert (done.returncode, done.stderr) == (0, "")
-
-    def release(self, where: int, job: str = "7") -> None:
-        done = self.nodes[where].run(self.node.program("unsetupRoot"), "-J", f"{job}@{self.nodes[where].name}")
-        assert (done.returncode, done.stderr) == (0, "")
-
-    def shifter(
-        self, where: int, *command: str, job: str = "7", image: str = "base", user: User | None = None, input: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        """`shifter COMMAND` in the job on a node."""
-        virtual = self.nodes[where]
-        return virtual.run(
-            "env", "-i", "PATH=/usr/bin:/bin", f"SLURM_JOB_ID={job}", f"SLURMD_NODENAME={virtual.name}",
-            *self.node.command(f"--image=id:{image_id(image)}", *command), user=user or self.node.alice, input=input,
-        )  # fmt: skip
-
-    def ssh(
-        self, where: int, *words: str, job: str = "7", image: str = "base", user: User | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """ssh to the other node; nobody is there to answer a question."""
-        return self.shifter(
-            where, "ssh", "-oBatchMode=yes", self.nodes[1 - where].name, *words, job=job, image=image, user=user
-        )
-
-
-@pytest.fixture
-def pair(node: ShifterNode, network: list[VirtualNode], closure: Path) -> Iterator[Pair]:
-    hosts = node.base / "etc/files/hosts"
-    hosts.write_text(hosts_file(network))
-    node.configure(optUdiImage=str(closure))
-    try:
-        yield Pair(node, network, closure)
-    finally:
-        node.as_root("unsetupRoot")
-        hosts.unlink()
-        assert watchers((node.alice, node.eve)) == []
-        assert all(listeners(each) == [] for each in network)
-
-
-def watchers(users: Sequence[User]) -> list[int]:
-    """Those above processes of these users; without any, they end."""
-    command = ["pgrep", "-u", ",".join(str(user.uid) for user in users), "-f", "sshd"]
-    found = subprocess.run(command, check=False, capture_output=True, text=True).stdout.split()
-    parents = {int(Path(f"/proc/{word}/stat").read_text().rpartition(")")[2].split()[1]) for word in found}
-    return sorted(parent for parent in parents if Path(f"/proc/{parent}/comm").read_text() == "shifter-sshd\n")
-
-
-def listeners(node: VirtualNode) -> list[str]:
-    return node.run("ss", "-Htln").stdout.splitlines()
-
-
-def processes_of(user: User, name: str) -> list[int]:
-    command = ["pgrep", "-u", str(user.uid), "-f", name]
-    return [int(word) for word in subprocess.run(command, check=False, capture_output=True, text=True).stdout.split()]
-
-
-def await_gone(user: User, name: str) -> None:
-    deadline = time.monotonic() + 20
-    while processes_of(user, name):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -249,10 +129,6 @@ def test_an_image_without_library_and_shell_of_the_account_is_entered_too(pair: 
 # Who may log in, and whom ssh believes
 
 
-def key(pair: Pair, where: int, name: str, job: str = "7") -> str:
-    return pair.shifter(where, "cat", f"{DIRECTORY}/{name}", job=job).stdout
-
-
 def public_half(private: str, place: Path) -> str:
     """As OpenSSH's own tool reads it."""
     place.touch(0o600)
@@ -335,202 +211,3 @@ def test_ssh_believes_only_nodes_of_the_job(pair: Pair) -> None:
     done = pair.ssh(0, "true")
     assert done.returncode == 255
     assert "IDENTIFICATION HAS CHANGED" in done.stderr
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# From the prolog to the epilog
-
-
-def test_nothing_of_the_logins_outlives_the_release(pair: Pair) -> None:
-    pair.prepare()
-    alice = pair.node.alice
-    first, last = (str(5000000 + os.getpid() + extra) for extra in (0, 10000000))
-    # One stays in the foreground, one leaves its session and its parents.
-    left = pair.ssh(0, f"(exec /bin/sleep {last} </dev/null >/dev/null 2>&1 &) ; exit 0")
-    assert left.returncode == 0, left.stderr
-    with subprocess.Popen(
-        pair.nodes[0].inside(
-            "env", "-i", "PATH=/usr/bin:/bin", "SLURM_JOB_ID=7", "SLURMD_NODENAME=n1",
-            *pair.node.command(f"--image=id:{image_id('base')}", "ssh", "-oBatchMode=yes", "n2", f"sleep {first}"),
-            user=alice,
-        ), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as client:  # fmt: skip
-        deadline = time.monotonic() + 30
-        while len(processes_of(alice, f"^sleep {first}")) < 1:
-            assert time.monotonic() < deadline
-            assert client.poll() is None
-            time.sleep(0.05)
-        assert len(processes_of(alice, f"sleep {last}")) == 1
-        pair.release(1)
-        assert processes_of(alice, f"^(/bin/)?sleep ({first}|{last})") == []
-        assert client.wait(30) == 255
-    assert listeners(pair.nodes[1]) == []
-    assert len(pair.watchers()) == 1
-    pair.release(0)
-    assert processes_of(alice, "sshd") == []
-    assert pair.node.loop_devices() == []
-
-
-def test_a_second_prolog_of_the_job_keeps_the_sshd_and_one_after_its_death_starts_another(pair: Pair) -> None:
-    pair.prepare()
-    before = processes_of(pair.node.alice, "sshd -D")
-    assert len(before) == 2
-    pair.prepare()
-    assert processes_of(pair.node.alice, "sshd -D") == before
-    for process in before:
-        os.kill(process, signal.SIGKILL)
-    await_gone(pair.node.alice, "sshd -D")
-    assert pair.ssh(0, "true").returncode == 255
-    while pair.watchers():
-        time.sleep(0.05)
-    pair.prepare()
-    assert pair.ssh(0, "true").returncode == 0
-
-
-def test_a_setup_killed_while_it_starts_sshd_leaves_none_that_nobody_knows(pair: Pair, tmp_path: Path) -> None:
-    """At each call from the one that makes the watcher on."""
-    tracer, node, alice = KillAfter(tmp_path), pair.nodes[0], pair.node.alice
-    command = pair.setup(alice.name, alice, "7@n1")
-
-    def run(number: int) -> Hit:
-        done = node.run(*tracer.traced(number, command), input=pair.told())
-        return tracer.outcome(number, done)
-
-    assert not run(0).hit
-    pair.release(0)
-    made = tracer.last_fork()
-    for number in range(made, made + 9):
-        hit = run(number)
-        pair.release(0)
-        await_gone(alice, "sshd")
-        deadline = time.monotonic() + 20
-        while processes(pair.node):  # the watcher without its sshd as well
-            assert time.monotonic() < deadline, hit
-            time.sleep(0.02)
-        assert pair.node.loop_devices() == [], hit
-
-
-def test_the_user_can_end_his_sshd_but_not_what_watches_it(pair: Pair) -> None:
-    pair.prepare()
-    for watcher in pair.watchers():
-        done = pair.node.as_user(["/bin/sh", "-c", f"kill -9 {watcher}"])
-        assert "not permitted" in done.stderr
-        assert Path(f"/proc/{watcher}/status").read_text().split("Uid:")[1].split()[:4] == ["0"] * 4
-        # Nothing of the prolog's stays open: its lock, its pipes.
-        kinds = {str(entry.readlink()) for entry in Path(f"/proc/{watcher}/fd").iterdir()}
-        assert {kind.split(":")[0] for kind in kinds} == {"/dev/null", "pipe", "anon_inode"}
-
-
-def test_an_occupied_port_is_told_and_nothing_stays(pair: Pair) -> None:
-    assert pair.set_up(0).returncode == 0
-    done = pair.set_up(0, job="8", secret="6b" * 32)
-    assert done.returncode == 1
-    assert "the container's sshd does not start: " in done.stderr
-    assert f"Bind to port {PORT} on 0.0.0.0 failed: Address already in use" in done.stderr
-    assert len(pair.watchers()) == 1
-    assert pair.shifter(0, "/bin/true", job="8").returncode == 0
-
-
-def test_without_dash_s_there_is_neither_key_nor_listener(pair: Pair) -> None:
-    name = pwd.getpwuid(pair.node.alice.uid).pw_name
-    done = pair.nodes[0].run(pair.node.program("setupRoot"), "-u", name, "-J", "7@n1", "id", image_id("base"))
-    assert done.returncode == 0, done.stderr
-    assert listeners(pair.nodes[0]) == []
-    assert pair.shifter(0, "ls", DIRECTORY, "/etc/ssh").returncode != 0
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# What the site decides
-
-
-@pytest.fixture
-def own_tree(pair: Pair) -> Iterator[Path]:
-    """A copy of the closure that a test can change."""
-    tree = pair.node.base / "changed-udiImage"
-    shutil.copytree(pair.closure, tree)
-    pair.node.configure(optUdiImage=str(tree))
-    yield tree
-    pair.node.as_root("unsetupRoot")
-    shutil.rmtree(tree)
-
-
-def test_the_port_is_the_one_of_the_sites_sshd_config(pair: Pair, own_tree: Path) -> None:
-    config = own_tree / "etc/sshd_config"
-    config.write_text(config.read_text().replace("Port 1204", "  port=2345"))
-    client = own_tree / "etc/ssh_config"
-    client.write_text("Host elsewhere\n    Port 99\n")
-    pair.prepare()
-    assert {line.split()[3].rpartition(":")[2] for line in listeners(pair.nodes[0])} == {"2345"}
-    assert pair.ssh(0, "true").returncode == 0
-    said = pair.shifter(0, "ssh", "-G", "elsewhere").stdout.splitlines()
-    assert "port 99" in said
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda tree: (tree / "etc/sshd_config").write_text("Port 22\n"), "Port must be from 1024 to 65535"),
-        (lambda tree: (tree / "etc/sshd_config").unlink(), "etc/sshd_config"),
-        (lambda tree: (tree / "etc/sshd_config").chmod(0o666), "etc/sshd_config"),
-        (lambda tree: (tree / "etc/sshd_config").write_text("Nonsense yes\n"), "Bad configuration option: Nonsense"),
-        (lambda tree: (tree / "sbin/sshd").unlink(), "cannot execute /opt/udiImage/sbin/sshd"),
-        (lambda tree: (tree / "sbin/sshd").write_bytes(b"#!/bin/false\n"), "it ended at once"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_the_sites_tree_is_told(pair: Pair, own_tree: Path, change: object, words: str) -> None:
-    change(own_tree)  # type: ignore[operator]
-    done = pair.set_up(0)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert pair.watchers() == []
-
-
-def test_bad_secrets_and_a_missing_tree_are_refused(pair: Pair) -> None:
-    for secret in ("", "5A" * 32, "5a" * 31, "5a" * 33, "x" * 64, "ssh-ed25519 AAAA"):
-        done = pair.set_up(0, secret=secret)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "not 64 hex digits" in done.stderr
-    pair.node.configure()
-    done = pair.set_up(0)
-    assert "optUdiImage is not set; build its directory with extra/build-udiimage" in done.stderr
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# extra/build-udiimage
-
-
-def contents(tree: Path) -> dict[str, tuple[int, str]]:
-    return {
-        str(path.relative_to(tree)): (
-            path.lstat().st_mode, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        )
-        for path in sorted(tree.rglob("*"))
-    }  # fmt: skip
-
-
-def test_the_closure_is_complete_reproducible_and_keeps_what_the_site_changed(closure: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    for _time in (1, 2):
-        subprocess.run([str(BUILDER), *source(), "--port=4321", str(again)], check=True, umask=0o077)
-        (again / "lib/ssh/libold.so").touch()
-        (again / "lib64").mkdir(exist_ok=True)
-        manifest = again / "etc/manifest"
-        manifest.write_text(f"0  lib/ssh/libold.so  libold.so\n{manifest.read_text()}")
-    subprocess.run([str(BUILDER), *source(), str(again)], check=True)
-    assert "Port 4321" in (again / "etc/sshd_config").read_text()
-    found, expected = contents(again), contents(closure)
-    assert found.pop("lib64")
-    del found["etc/sshd_config"], expected["etc/sshd_config"]
-    assert found == expected
-    lines = (closure / "etc/manifest").read_text().splitlines()
-    listed = [line.split("  ") for line in lines if not line.startswith("#")]
-    assert {name: digest for digest, name, _ in listed} == {
-        name: digest for name, (_, digest) in expected.items() if digest and not name.startswith("etc/")
-    }
-    for name, (mode, _) in expected.items():
-        assert mode & 0o6066 == 0o044, name
-    for _, name, _ in listed:
-        if not name.startswith("lib/"):
-            command = ["patchelf", "--print-interpreter", "--print-rpath", str(closure / name)]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            assert [Path(line).parts[:5] for line in said] == [("/", "opt", "udiImage", "lib", "ssh")] * 2
