@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import oldkernel
 from tests.installation import Installation, installation
 from tests.munged import munge
 from tests.registryserver import RegistryServer, registry_server
@@ -25,6 +26,15 @@ settings.load_profile("suite")
 # A shell's background job inherits these ignored (bash(1), SIGNALS); what the tests start must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What a module with EVERY_KERNEL shows on this kernel, it shows on one without the newer system calls too; a test
+    may name kernels of its own."""
+    own = any("node" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "node" in metafunc.fixturenames and getattr(metafunc.module, "EVERY_KERNEL", False) and not own:
+        metafunc.parametrize("node", [(), oldkernel.EVERYTHING], ids=["kernel", "old-kernel"], indirect=True)
+
 
 @pytest.fixture(scope="session")
 def product() -> Iterator[Installation]:

@@ -107,6 +107,13 @@ class ShifterNode:
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
+    def refused(self, *arguments: str, **options: Any) -> str:
+        """The one line with which `shifter ARGUMENTS` says why it starts nothing."""
+        done = self.run(*arguments, **options)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1), (arguments, done.stderr)
+        assert done.stderr.startswith("shifter: ")
+        return str(done.stderr)
+
     def as_root(self, name: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """setupRoot or unsetupRoot, as a prolog runs it."""
         command = [self.program(name), *arguments]
@@ -138,6 +145,31 @@ class ShifterNode:
         path.write_text(text)
         path.chmod(mode)
         return path
+
+    @contextmanager
+    def client(self, text: str) -> Iterator[Path]:
+        """A script in the place of shifterimg."""
+        path = self.base / "bin/shifterimg"
+        path.write_text(text)
+        path.chmod(0o755)
+        try:
+            yield path
+        finally:
+            path.unlink()
+
+    def configure_hook(self, key: str, hook: Path | str) -> None:
+        """The site's hook of this key; a `roothook` is that of the one module."""
+        if key == "roothook":
+            self.configure(f"module_m_roothook={hook}", defaultModules="m")
+        else:
+            self.configure(**{key: str(hook)})
+
+    def kill_when(self, mark: Path, *arguments: str) -> None:
+        """`shifter ARGUMENTS`, killed by its user once the mark is there."""
+        with self.start(*arguments) as process:
+            while not mark.exists():
+                time.sleep(0.01)
+            self.as_user(["/bin/sh", "-c", f"kill -9 {process.pid}"])
 
     def tag(self, kind: str, reference: str, image: str) -> None:
         """A tag index entry; `reference` is already encoded."""
@@ -264,11 +296,14 @@ def session_node() -> Iterator[ShifterNode]:
 
 
 @pytest.fixture
-def node(session_node: ShifterNode) -> Iterator[ShifterNode]:
-    """The node with its default configuration, nothing prepared; afterwards the host is as it was."""
+def node(request: pytest.FixtureRequest, session_node: ShifterNode) -> Iterator[ShifterNode]:
+    """The node with its default configuration, nothing prepared; afterwards the host is as it was. A parameter is what
+    its programs do not find of the kernel."""
     session_node.configure()
+    session_node.hidden = getattr(request, "param", ())
     before = host_mounts()
     yield session_node
+    session_node.hidden = ()
     session_node.configure()
     done = session_node.as_root("unsetupRoot")
     assert done.returncode == 0, done.stderr

@@ -21,13 +21,6 @@ EVERY_KERNEL = True
 KEYS = ["sitePreMountHook", "sitePostMountHook", "roothook"]
 
 
-def configure(node: ShifterNode, key: str, hook: Path | str) -> None:
-    if key == "roothook":
-        node.configure(f"module_m_roothook={hook}", defaultModules="m")
-    else:
-        node.configure(**{key: str(hook)})
-
-
 def refused(node: ShifterNode) -> str:
     """What both programs say; neither has run anything."""
     done = node.run(IMAGE, "/bin/true")
@@ -42,7 +35,7 @@ def refused(node: ShifterNode) -> str:
 def test_w10_a_hook_that_somebody_else_could_have_written_is_not_run(node: ShifterNode, key: str) -> None:
     mark = node.base / "hook-ran"
     hook = node.add_program("hook", f"#!/bin/sh\ntouch {mark}\n")
-    configure(node, key, hook)
+    node.configure_hook(key, hook)
     for mode in (0o775, 0o757, 0o1777):
         hook.chmod(mode)
         assert f"{hook} can be written by others" in refused(node)
@@ -60,7 +53,7 @@ def test_w10_a_hook_in_a_directory_that_others_can_write_is_not_run(node: Shifte
     directory = node.base / "etc/loose/inner"
     directory.mkdir(parents=True, exist_ok=True)
     hook = node.add_program("loose/inner/hook", "#!/bin/sh\nexit 0\n")
-    configure(node, "sitePreMountHook", hook)
+    node.configure_hook("sitePreMountHook", hook)
     assert node.run(IMAGE, "/bin/true").returncode == 0
     directory.parent.chmod(mode)
     try:
@@ -74,7 +67,7 @@ def test_w10_a_link_is_as_good_as_where_it_lies_and_leads(node: ShifterNode) -> 
     link = node.base / "etc/link"
     link.unlink(missing_ok=True)
     link.symlink_to(hook)
-    configure(node, "sitePreMountHook", link)
+    node.configure_hook("sitePreMountHook", link)
     assert node.run(IMAGE, "/bin/true").returncode == 0
     foreign = Path("/tmp") / f"shifter-hook-{os.getpid()}"
     foreign.write_text("#!/bin/sh\nexit 0\n")
@@ -89,7 +82,7 @@ def test_w10_a_link_is_as_good_as_where_it_lies_and_leads(node: ShifterNode) -> 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/etc", "/nowhere/hook"])
 def test_w10_what_is_no_program_is_not_run(node: ShifterNode, path: str) -> None:
-    configure(node, "sitePreMountHook", path)
+    node.configure_hook("sitePreMountHook", path)
     assert "sitePreMountHook cannot be run" in refused(node)
 
 
@@ -118,7 +111,7 @@ def test_sec22_nothing_of_the_caller_reaches_a_hook(node: ShifterNode) -> None:
     facts = node.base / "facts"
     facts.unlink(missing_ok=True)
     node.add_image("hostile", base_tree(node.base / "hostile-tree"), "ENV: LD_PRELOAD=/evil.so\nENV: BASH_ENV=/evil\n")
-    configure(node, "sitePostMountHook", node.add_program("hook", FACTS.format(facts=facts)))
+    node.configure_hook("sitePostMountHook", node.add_program("hook", FACTS.format(facts=facts)))
 
     def odd() -> None:
         os.umask(0o777)
@@ -192,7 +185,7 @@ def hand_down() -> None:
 def test_a_user_hands_nothing_down_that_slows_or_stops_a_hook(node: ShifterNode, key: str) -> None:
     facts = node.base / "facts"
     facts.unlink(missing_ok=True)
-    configure(node, key, node.add_program("hook", INHERITED.format(facts=facts)))
+    node.configure_hook(key, node.add_program("hook", INHERITED.format(facts=facts)))
     done = node.run(IMAGE, "/bin/true", preexec_fn=hand_down)
     assert done.returncode == 0, done.stderr
     found = json.loads(facts.read_text())
@@ -222,7 +215,7 @@ def test_a_hook_whose_launcher_is_killed_does_not_run_for_ever(node: ShifterNode
     for last_words in ("KILL", "STOP"):
         begun.unlink(missing_ok=True)
         hook = node.add_program("hook", f"#!/bin/sh\necho $$ > {begun}.new\nmv {begun}.new {begun}\nexec sleep 1000\n")
-        configure(node, "sitePreMountHook", hook)
+        node.configure_hook("sitePreMountHook", hook)
         process = subprocess.Popen(
             node.command(IMAGE, "/bin/true"), user=node.alice.uid, group=node.alice.gid, extra_groups=[], cwd="/"
         )
@@ -300,14 +293,9 @@ def test_a_user_cannot_end_a_hook_half_way(node: ShifterNode) -> None:
     begun = node.base / "begun"
     begun.unlink(missing_ok=True)
     hook = node.add_program("hook", f"#!/bin/sh\ntouch {begun}\nsleep 1\ntouch {mark}\n")
-    configure(node, "sitePreMountHook", hook)
-    process = subprocess.Popen(
-        node.command(IMAGE, "/bin/true"), user=node.alice.uid, group=node.alice.gid, extra_groups=[], cwd="/"
-    )
-    while not begun.exists():
-        time.sleep(0.01)
-    node.as_user(["/bin/sh", "-c", f"kill -9 {process.pid}; kill -9 $(pgrep -f {hook})"])
-    process.wait()
+    node.configure_hook("sitePreMountHook", hook)
+    node.kill_when(begun, IMAGE, "/bin/true")
+    node.as_user(["pkill", "-9", "-f", str(hook)])
     deadline = time.monotonic() + 5
     while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -319,7 +307,7 @@ def test_w24_a_hook_that_is_exchanged_while_it_is_started_is_one_or_the_other(no
     hook = node.add_program("hook", "#!/bin/sh\nexit 0\n")
     other = node.add_program("other", "#!/bin/sh\necho untrusted > made; exit 0\n")
     os.chown(other, node.eve.uid, node.eve.gid)
-    configure(node, "sitePreMountHook", hook)
+    node.configure_hook("sitePreMountHook", hook)
     swap = (
         "import ctypes, sys\nlibc = ctypes.CDLL(None)\none, other = (name.encode() for name in sys.argv[1:])\n"
         "while True: libc.renameat2(-100, one, -100, other, 2)"

@@ -132,10 +132,7 @@ def test_sec63_no_shell_is_on_the_way(node: ShifterNode) -> None:
     log, asked = node.base / "asked", node.base / "asked-words"
     asked.touch()
     asked.chmod(0o666)
-    client = node.base / "bin/shifterimg"
-    client.write_text(f'#!/bin/dash\nprintf "%s|" "$@" > {asked}\necho {image_id("base")}\n')
-    client.chmod(0o755)
-    try:
+    with node.client(f'#!/bin/dash\nprintf "%s|" "$@" > {asked}\necho {image_id("base")}\n') as client:
         for tag in ("-rf", "--help", "a_b.c+d-e@f:g", "a/b/../c", "..", "x" * 4000):
             trace = ["strace", "-f", "-o", str(log), "-s", "300", "-e", "trace=execve", "-u", node.alice.name]
             command = [*trace, *node.command(f"--image=docker:{tag}", "/bin/cat", "/etc/os-release")]
@@ -145,10 +142,8 @@ def test_sec63_no_shell_is_on_the_way(node: ShifterNode) -> None:
             assert word.startswith(f"docker:{tag}")
             programs = re.findall(r'execve\("([^"]*)"', log.read_text())
             assert programs == [node.program("shifter"), str(client), "/bin/cat"]
-    finally:
-        client.unlink()
-        asked.unlink()
-        log.unlink(missing_ok=True)
+    asked.unlink()
+    log.unlink()
 
 
 # sec-75: many groups

@@ -14,7 +14,6 @@ import pytest
 from tests.shifternode import ShifterNode, base_tree
 
 EVERY_KERNEL = True
-
 SECRET = "the secret\n"
 
 
@@ -83,19 +82,17 @@ def test_links_lead_nowhere_but_into_the_container(
     assert SECRET not in run(node, place / "tree", f"cat /{name}/secret /closed/secret").stdout
 
 
-@pytest.mark.parametrize("masked", ["", "openat2"])
 @pytest.mark.parametrize("path", ["/proc/self/cwd", "/proc/self/root", "/proc/self/fd/3", "UDI_MOUNT"])
-def test_no_path_leads_into_the_building_site(node: ShifterNode, place: Path, path: str, masked: str) -> None:
+def test_no_path_leads_into_the_building_site(node: ShifterNode, place: Path, path: str) -> None:
     """What root stands in and has open while it builds, and what it mounts at udiMount, is not the user's to name."""
     shown = {name: f"{name}:{name}" for name in ("/usr", "/bin", "/lib", "/lib64")}
     node.configure(allowLocalChroot="1", siteFs=";".join(shown.values()))
     node.udi_mount.mkdir(exist_ok=True)
     command = node.command(f"--image=local:{path.replace('UDI_MOUNT', str(node.udi_mount))}", "/bin/ls", "/")
-    trace = ["strace", "-f", "-o", "/dev/null", "-e", f"inject={masked}:error=ENOSYS", "-u", node.eve.name]
-    done = subprocess.run(trace + command, check=False, capture_output=True, text=True, cwd=place) if masked else (
-        node.as_user(command, user=node.eve, cwd=str(place)))
+    done = node.as_user(command, user=node.eve, cwd=str(place))
+    # Without openat2 the link of a process's root is read as text, which names the node's.
     assert not {"root", "upper", "work", "image", "cache", "directory"} & set(done.stdout.split()) or (
-        (masked or node.hidden) and path == "/proc/self/root")
+        node.hidden and path == "/proc/self/root")
     if path == "UDI_MOUNT":
         assert done.returncode == 0, done.stderr
 

@@ -116,10 +116,7 @@ def test_a_hook_that_is_no_script(hooked: ShifterNode) -> None:
 def test_a_hook_that_fails_stops_the_start(hooked: ShifterNode, key: str, script: str, words: str) -> None:
     node = hooked
     hook = node.add_program("hook", f"#!/bin/sh\necho chatter\n{script}\n")
-    if key == "roothook":
-        node.configure(f"module_m_roothook={hook}", defaultModules="m")
-    else:
-        node.configure(**{key: str(hook)})
+    node.configure_hook(key, hook)
     done = node.run(IMAGE, "/bin/id", "-u")
     assert (done.returncode, done.stdout) == (125, ""), done.stderr
     assert words in done.stderr

@@ -49,9 +49,7 @@ def cache_devices() -> set[str]:
 
 
 def refused(node: ShifterNode, *options: str) -> str:
-    done = node.run(IMAGE, *options, "/bin/true")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1), done.stderr
-    return str(done.stderr)
+    return node.refused(IMAGE, *options, "/bin/true")
 
 
 @pytest.mark.parametrize("masked", ["", "openat2,open_tree,move_mount,mount_setattr,close_range"])
@@ -81,13 +79,7 @@ def test_the_device_stays_the_caches_while_it_is_formatted_whatever_becomes_of_t
     look = f"losetup -n -O BACK-FILE $4 > {found}.new 2>&1\nmv {found}.new {found}\n"
     script = f"#!/bin/sh\ntouch {begun}\nsleep 1\n{look}"
     allow(node, mkfsXfsPath=str(node.add_program("format", script)))
-    process = subprocess.Popen(
-        node.command(IMAGE, CACHE, "/bin/true"), user=node.alice.uid, group=node.alice.gid, extra_groups=[], cwd="/"
-    )
-    while not begun.exists():
-        time.sleep(0.01)
-    node.as_user(["/bin/sh", "-c", f"kill -9 {process.pid}"])
-    process.wait()
+    node.kill_when(begun, IMAGE, CACHE, "/bin/true")
     deadline = time.monotonic() + 10
     while not found.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
