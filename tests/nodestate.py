@@ -50,6 +50,25 @@ def _holders(node: ShifterNode) -> list[str]:
     return found
 
 
+def totals(node: ShifterNode) -> dict[str, int]:
+    """What is there at this moment: open files of the whole machine; of the node processes of its users, mounts in
+    whatever namespace, and loop devices."""
+    found = {"files": int(Path("/proc/sys/fs/file-nr").read_text().split()[0]), "processes": 0, "mounts": 0}
+    namespaces = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            found["processes"] += entry.stat().st_uid in (node.alice.uid, node.eve.uid)
+            namespace = (entry / "ns/mnt").readlink()
+            if namespace not in namespaces:
+                found["mounts"] += (entry / "mountinfo").read_text().count(str(node.base))
+                namespaces.add(namespace)
+        except OSError:  # it ended just now
+            continue
+    return {**found, "loop devices": len(backing_files(node))}
+
+
 def left(node: ShifterNode) -> list[str]:
     """All of it; empty on a node that holds no container."""
     found = [*host_mounts(), *backing_files(node), *processes(node)]

@@ -16,7 +16,7 @@ import pytest
 
 from tests.accounts import User
 from tests.installation import ROOT
-from tests.nodestate import backing_files, check_clean
+from tests.nodestate import backing_files, check_clean, totals
 from tests.shifternode import ShifterNode, base_tree, image_id
 
 ROUNDS, CROWD = 20, 256
@@ -84,7 +84,7 @@ def test_256_simultaneous_starts_twenty_times(crowd: Crowd) -> None:
 def test_a_thousand_starts_leave_the_node_as_it_was(node: ShifterNode) -> None:
     """In a namespace whose mounts are shared with a peer, as systemd has it: nothing goes out to either."""
     groups = json.dumps([Crowd(node).group(node.alice, "base", 100), Crowd(node).group(node.eve, "base", 100)])
-    before = files(node)
+    before, count_before = files(node), totals(node)
     script = f"""
         set -e
         mount --make-rshared /
@@ -104,6 +104,16 @@ def test_a_thousand_starts_leave_the_node_as_it_was(node: ShifterNode) -> None:
     assert tables[0] == tables[1]
     check_clean(node, "afterwards")
     assert files(node) == before
+    deadline = time.monotonic() + 60
+    while (grown := growth(count_before, totals(node))) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert grown == {}
+
+
+def growth(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """What has become more; open files are of other programs too, but one for each start would be seen."""
+    noise = {"files": 500}
+    return {name: after[name] - count for name, count in before.items() if after[name] > count + noise.get(name, 0)}
 
 
 def files(node: ShifterNode) -> list[str]:

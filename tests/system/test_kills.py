@@ -21,14 +21,34 @@ from tests.shifternode import ShifterNode, host_mounts, image_id
 IMAGE = f"--image=id:{image_id('base')}"
 HOLDER = "1@n"
 VOLUME = "--volume=/home/site:/srv/mine:ro"
+CACHE = "--volume=/none:/cache:perNodeCache=size=310m"
 
 
 @dataclass
 class Scene:
-    """A node whose containers have something of everything that takes no program of the site."""
+    """A node whose containers have something of everything; at first of what takes no program of the site."""
 
     node: ShifterNode
     tracer: KillAfter
+
+    def configure(self, more: str = "", **settings: str) -> None:
+        base = self.node.base
+        self.node.configure(
+            f"module_tools_copyPath={base}/tools\nmodule_tools_siteEnv=TOOLS=1\n"
+            f"module_tools_siteFs=/usr/share:/made/share:ro:rec\n{more}",
+            siteFs=f"{base}/mine:/home/site;/etc/hostname:/made/file", siteEnv="SITE=1", **settings,
+        )  # fmt: skip
+
+    def configure_with_programs(self) -> None:
+        """Hooks that make something and read what is mounted, and caches."""
+        caches = self.node.base / "swept-caches"
+        caches.mkdir(exist_ok=True)
+        script = "#!/bin/sh\nset -e\nmkdir -p hooked\ncat home/site/file >> hooked/file || true\n"
+        hook = self.node.add_program("swept-hook", script)
+        self.configure(
+            f"module_tools_roothook={hook}", sitePreMountHook=str(hook), sitePostMountHook=str(hook),
+            perNodeCachePath=str(caches), perNodeCacheSizeLimit="1g", mkfsXfsPath="/usr/sbin/mkfs.xfs",
+        )  # fmt: skip
 
     def start(self, *command: str, volumes: tuple[str, ...] = (VOLUME,)) -> list[str]:
         """What fits what `setup` prepares with the same volumes."""
@@ -68,11 +88,8 @@ def scene(node: ShifterNode, tmp_path: Path) -> Iterator[Scene]:
         directory.mkdir(exist_ok=True)
         (directory / "file").write_text(text)
     os.chown(volume, node.alice.uid, node.alice.gid)
-    node.configure(
-        f"module_tools_copyPath={tools}\nmodule_tools_siteEnv=TOOLS=1\nmodule_tools_siteFs=/usr/share:/made/share:ro:rec",
-        siteFs=f"{volume}:/home/site;/etc/hostname:/made/file", siteEnv="SITE=1",
-    )
     scene = Scene(node, KillAfter(tmp_path))
+    scene.configure()
     yield scene
     check_clean(scene.node, "at the end")
 
@@ -156,3 +173,21 @@ def test_a_builder_killed_anywhere_fails_the_setup_and_leaves_nothing(scene: Sce
             assert (hit.status, hit.said.count("\n")) == (1, 1), hit
             assert hit.said.startswith("setupRoot: the process that built the container ended"), hit
         check_clean(scene.node, hit)
+
+
+@pytest.mark.slow
+def test_neither_hooks_nor_caches_stay_of_what_is_killed(scene: Scene) -> None:
+    """What root's programs have begun they finish, and then nothing of it is left."""
+    scene.configure_with_programs()
+    volumes = (VOLUME, CACHE)
+
+    def look(_number: int, where: object) -> None:
+        check_clean(scene.node, where)
+        assert list((scene.node.base / "swept-caches").iterdir()) == [], where
+
+    made = scene.node.as_user(scene.start("/bin/cat", "/hooked/file", volumes=volumes))
+    assert (made.returncode, made.stdout) == (0, "of alice\nof alice\n"), made.stderr
+    sweep(scene, scene.start("/bin/true", volumes=volumes), look, user=scene.node.alice, every=3)
+    assert scene.inside("after all", volumes)
+    sweep(scene, scene.setup(volumes), ways_on(scene, volumes, shown=False), every=3)
+    look(0, "after all")
