@@ -110,6 +110,7 @@ def test_a_value_that_cannot_be_used(node: ShifterNode, key: str, value: str) ->
     done = prepare(node, *(["-v", cache] if with_cache else []))
     one_line("setupRoot", done, 1, "")
     assert key in done.stderr or value.rpartition(":")[2] in done.stderr
+    assert key in done.stderr or not value.startswith("/no/such")
     nodestate.check_clean(node, (key, value))
 
 

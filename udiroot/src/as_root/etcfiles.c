@@ -104,7 +104,7 @@ static int open_entry(int directory, const char *path, const char *name, struct 
     int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd >= 0 || errno != ELOOP)
         return fd >= 0 ? fd : error_set(e, errno, "cannot open %s", full);
-    CLEANUP_CLOSE int target = trust_open(full, 0, "root", true, e);
+    CLEANUP_CLOSE int target = trust_open(full, 0, "root", true, "etcPath", e);
     if (target < 0)
         return -1;
     fd = open(kernel_fd_path(target).text, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -136,7 +136,7 @@ static int copy_entry(int directory, const char *path, const char *name, int etc
 static int write_static(const struct config *config, int etc, const struct account *user, const struct caller *caller,
                         struct error *e)
 {
-    CLEANUP_CLOSE int trusted = trust_open(config->etc_path, 0, "root", true, e);
+    CLEANUP_CLOSE int trusted = trust_open(config->etc_path, 0, "root", true, "etcPath", e);
     if (trusted < 0)
         return -1;
     int source = openat(trusted, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -12,7 +12,7 @@ int hook_run(const char *name, const char *const *arguments, int directory, int 
     const char *path = arguments[0];
     struct error cause;
     struct stat st;
-    CLEANUP_CLOSE int program = trust_open(path, 0, "root", true, &cause);
+    CLEANUP_CLOSE int program = trust_open(path, 0, "root", true, "", &cause);
     if (program < 0)
         return error_set(e, 0, "%s cannot be run: %s", name, cause.text);
     if (fstat(program, &st) < 0 || !S_ISREG(st.st_mode) || (st.st_mode & S_IXUSR) == 0)

@@ -32,7 +32,7 @@ int image_gateway_lookup(const struct config *config, const struct image_spec *s
 {
     CLEANUP_FREE char *program = text_format("%s/bin/shifterimg", config->udi_root_path);
     CLEANUP_FREE char *reference = text_format("%s:%s", image_type_names[spec->type], spec->tag);
-    CLEANUP_CLOSE int checked = trust_open(program, 0, "root", true, e);
+    CLEANUP_CLOSE int checked = trust_open(program, 0, "root", true, "udiRootPath", e);
     if (checked < 0)
         return -1;
     const char *const arguments[] = {program, "lookup", reference, NULL};

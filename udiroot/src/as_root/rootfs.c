@@ -193,7 +193,7 @@ static int open_source(const struct site *site, const struct plan_step *step, st
 {
     const struct plan_subject *s = site->subject;
     if (step->trusted)
-        return trust_open(step->source, 0, "root", true, e);
+        return trust_open(step->source, 0, "root", true, step->reason, e);
     if (step->kind == PLAN_VOLUME)
         return container_open_source(&site->container, step->source, e);
     if (step->kind == PLAN_CACHE && mkdir("cache", 0700) < 0 && errno != EEXIST)
@@ -244,7 +244,7 @@ static int bind_step(struct site *site, const struct plan_step *step, struct err
  * one entry that will have something in between itself. */
 static int bind_entries(struct site *site, const struct plan_step *step, struct error *e)
 {
-    CLEANUP_CLOSE int trusted = trust_open(step->source, 0, "root", true, e);
+    CLEANUP_CLOSE int trusted = trust_open(step->source, 0, "root", true, step->reason, e);
     if (trusted < 0)
         return -1;
     int directory = openat(trusted, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

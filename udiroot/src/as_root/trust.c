@@ -88,10 +88,12 @@ static int resolve(const char *path, uid_t owner, const char *owner_name, bool f
     return fd >= 0 ? fd : walk(path, owner, owner_name, follow, st, e);
 }
 
-int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, struct error *e)
+int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, const char *what, struct error *e)
 {
+    struct error cause;
     struct stat st;
-    return resolve(path, owner, owner_name, follow, &st, e);
+    int fd = resolve(path, owner, owner_name, follow, &st, &cause);
+    return fd >= 0 ? fd : error_set(e, 0, "%s%s%s", what, *what != '\0' ? " cannot be used: " : "", cause.text);
 }
 
 int trust_open_directory(const char *path, uid_t owner, const char *owner_name, const char *what, struct error *e)

@@ -16,9 +16,9 @@
 int trust_check(const struct stat *st, uid_t owner, const char *owner_name, const char *path, struct error *e);
 
 /* Opens an absolute path O_PATH and checks every component. A symbolic link is an error or, with `follow`, as good as
- * the directory it lies in. Returns the descriptor. */
-int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, struct error *e);
-/* The same of a directory, without following links; `what` is its key in the configuration, for the message. */
+ * the directory it lies in. `what` is its key in the configuration, or "". Returns the descriptor. */
+int trust_open(const char *path, uid_t owner, const char *owner_name, bool follow, const char *what, struct error *e);
+/* The same of a directory, without following links. */
 int trust_open_directory(const char *path, uid_t owner, const char *owner_name, const char *what, struct error *e);
 
 #endif

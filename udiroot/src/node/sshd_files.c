@@ -16,7 +16,7 @@ enum { DEFAULT_PORT = 1204 };
 /* A file of the site's in optUdiImage. */
 static char *read_own(const char *path, struct error *e)
 {
-    CLEANUP_CLOSE int trusted = trust_open(path, 0, "root", true, e);
+    CLEANUP_CLOSE int trusted = trust_open(path, 0, "root", true, "optUdiImage", e);
     if (trusted < 0)
         return NULL;
     FILE *file = fopen(kernel_fd_path(trusted).text, "re");
