@@ -5,7 +5,8 @@ Those of tests/unit, functional, system and security that answer W-1 to W-4, W-1
 W-29 and W-31 to W-34 say the number; W-14, W-18 and W-19 stand in the files beside this one. In tests/system: W-8,
 test_own_directories_of_a_site_mount_can_be_targets; W-9, test_node_cache.py; W-11 and W-12, test_runtime_prepared.py
 and test_kills.py; W-14 and W-30, test_sshd_lifetime.py; W-20, test_umask_is_kept; W-35, test_volumes.py; W-36,
-test_runtime.py and test_explain.py; W-38, test_a_hook_is_run_by_its_own_interpreter_or_the_shell. W-28: test_sec04 in tests/security.
+test_runtime.py and test_explain.py; W-38, test_a_hook_is_run_by_its_own_interpreter_or_the_shell. W-28: test_sec04 in
+tests/security.
 """
 
 from __future__ import annotations
