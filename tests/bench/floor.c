@@ -30,7 +30,7 @@ static void attach(const char *image, char *device, size_t size)
     check(control, "/dev/loop-control");
     int backing = open(image, O_RDONLY | O_CLOEXEC);
     check(backing, image);
-    for (int tries = 0; tries < 64; tries++) {
+    for (int tries = 0; tries < 4096; tries++) {
         int number = ioctl(control, LOOP_CTL_GET_FREE);
         check(number, "LOOP_CTL_GET_FREE");
         (void)snprintf(device, size, "/dev/loop%d", number);

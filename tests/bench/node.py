@@ -25,6 +25,7 @@ IMAGE = hashlib.sha256(b"root3").hexdigest()
 PULLED = hashlib.sha256(b"root3, pulled").hexdigest()
 """The same by our gateway: with the boot set, what every start reads, stored as it is."""
 FLOOR_SOURCE = Path(__file__).with_name("floor.c")
+CHANGE_IDS_SOURCE = Path(__file__).with_name("change_ids.c")
 
 
 class Node:
@@ -37,6 +38,7 @@ class Node:
         self.cache = cache
         self.work = product.base / "bench"
         self.floor = self.work / "floor"
+        self.change_ids = self.work / "change_ids"
         self.bundle = self.work / "bundle"
         account = pwd.getpwnam(USER)
         self.uid, self.gid = account.pw_uid, account.pw_gid
@@ -124,7 +126,9 @@ def _fill(node: Node) -> None:
         node.image(image).with_suffix(".meta").write_text(text, encoding="ascii")
     for file in (node.work / "images").iterdir():
         file.chmod(0o600)
-    _run("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(node.floor), str(FLOOR_SOURCE))
+    for program, source in ((node.floor, FLOOR_SOURCE), (node.change_ids, CHANGE_IDS_SOURCE)):
+        _run("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source))
+    node.change_ids.chmod(0o4755)
     namespaces = [{"type": kind} for kind in ("mount", "pid")]
     (node.bundle / "config.json").write_text(json.dumps({
         "ociVersion": "1.0.2",

@@ -31,7 +31,8 @@ class Runner:
         )  # fmt: skip
 
     def seconds(self, argv: Sequence[str], parallel: int = 1) -> float:
-        """Wall time of one start, or of ``parallel`` starts at once; a command that fails ends the bench."""
+        """Wall time of one start, or of ``parallel`` at once, in whose words ``@`` stands for the number of each; one
+        that fails ends the bench."""
         answer = self._ask({"argv": list(argv), "parallel": parallel})
         if answer["failures"]:
             raise SystemExit(f"bench: {' '.join(argv)}: {answer['failures']} of {parallel} failed\n{answer['message']}")
@@ -66,7 +67,8 @@ def run(argv: Sequence[str], parallel: int) -> dict[str, Any]:
         ]
         began = time.perf_counter()
         children = [
-            os.posix_spawn(argv[0], list(argv), dict(os.environ), file_actions=actions) for _ in range(parallel)
+            os.posix_spawn(argv[0], words, dict(os.environ), file_actions=actions)
+            for words in ([word.replace("@", str(number)) for word in argv] for number in range(parallel))
         ]
         failures = sum(os.waitpid(child, 0)[1] != 0 for child in children)
         taken = time.perf_counter() - began

@@ -9,12 +9,13 @@ import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.bench.commandline import finish, parse
 from tests.bench.gateway import remove_configuration
 from tests.bench.node import PULLED, USER, Node, bench_node
-from tests.bench.report import Goal, Row, median
+from tests.bench.report import Goal, Grid, Row, median
 from tests.bench.rounds import Contender, alternate, say
 from tests.bench.runner import Runner
 from tests.installation import installation
@@ -28,6 +29,7 @@ VERSIONS = {
 }
 NUMPY = ("/usr/bin/python3", "-c", "import numpy")
 AT_ONCE = 128
+CROWDS = (1, 8, 32, AT_ONCE)
 # crun refuses the hybrid layout of control groups; without the second hierarchy, in a namespace of its own, it works.
 PURE_CGROUP_V1 = ("unshare", "-m", "sh", "-c", 'umount -l /sys/fs/cgroup/unified && exec "$@"', "sh")
 
@@ -67,12 +69,12 @@ class StartBench:
         """The same start by the C floor."""
         return [str(self.node.floor), str(self.node.image()), str(self.node.work / "mnt"), *command]
 
-    def peers(self) -> dict[str, Contender]:
-        """Those that are here and work here, on the expanded tree of the same image."""
+    def peers(self) -> dict[str, tuple[Runner, list[str]]]:
+        """Commands of those that are here and work here, on the expanded tree of the same image."""
         tree = str(self.node.tree)
         commands = {
             "crun": (self.crun, ["/usr/bin/crun", "--cgroup-manager=disabled", "run", "-b", str(self.node.bundle),
-                                 "shifter-bench"]),
+                                 "shifter-bench-@"]),
             "bubblewrap": (self.user, ["/usr/bin/bwrap", "--ro-bind", tree, "/", "--dev", "/dev", "--proc", "/proc",
                                        "--", "/bin/true"]),
             "ch-run": (self.user, ["/usr/bin/ch-run", tree, "--", "/bin/true"]),
@@ -80,7 +82,7 @@ class StartBench:
         present = {}
         for name, (runner, argv) in commands.items():
             if Path(argv[0]).exists() and runner.works(argv):
-                present[name] = self.repeated(runner, argv)
+                present[name] = (runner, argv)
             else:
                 say(f"{name} is absent or does not work here")
         return present
@@ -118,7 +120,7 @@ class StartBench:
             "ours": self.repeated(self.user, self.node.shifter("/bin/true"), self.node.await_idle),
             "pulled": self.repeated(self.user, pulled, self.node.await_idle),
             "floor": self.repeated(self.root, self.floor_command("/bin/true"), self.node.await_idle),
-            **self.peers(),
+            **{name: self.repeated(*command) for name, command in self.peers().items()},
         }
         samples = alternate(contenders, self.rounds)
         peers = {name: median(samples, name) for name in PEERS}
@@ -140,6 +142,7 @@ class StartBench:
             ready = alternate({
                 "true": self.repeated(self.user, self.node.shifter("/bin/true")),
                 "host /bin/true": self.repeated(self.user, ["/bin/true"]),
+                "floor": self.repeated(self.user, [str(self.node.change_ids), "/bin/true"]),
                 "numpy": self.repeated(self.user, self.node.shifter(*NUMPY)),
             }, self.rounds)  # fmt: skip
         prepared_numpy = {"prepared environment": median(ready, "numpy")}
@@ -148,7 +151,7 @@ class StartBench:
             Row("private start while the image is in use", "ms", median(later, "true"), goals=(Goal(5),)),
             Row("import numpy while the image is in use", "ms", median(later, "numpy"), prepared_numpy,
                 goals=(Goal(1.1, "prepared environment"),)),
-            Row("start in a prepared environment", "ms", median(ready, "true"), host,
+            Row("start in a prepared environment", "ms", median(ready, "true"), host, median(ready, "floor"),
                 goals=(Goal(1.7, "host /bin/true"),)),
         ]  # fmt: skip
 
@@ -167,6 +170,29 @@ class StartBench:
             Row(f"{AT_ONCE} simultaneous starts", "starts/s", rate, goals=(Goal(300, at_least=True),)),
             Row("loop devices for containers of one image", "devices", float(devices), goals=(Goal(1),)),
         ]
+
+    def crowds(self) -> Grid:
+        """Starts per second, many at once: ours with nothing mounted before, and in a prepared environment."""
+
+        def rate(command: tuple[Runner, list[str]], number: int, before: Callable[[], object]) -> float:
+            before()
+            return number / command[0].seconds(command[1], number)
+
+        ours = (self.user, self.node.shifter("/bin/true"))
+        others = {"floor": (self.root, self.floor_command("/bin/true")), **self.peers()}
+        found: dict[str, list[float | None]] = {name: [] for name in ("private", "prepared", "floor", *PEERS)}
+        for number in CROWDS:
+            contenders = {
+                name: partial(rate, command, number, self.node.await_idle)
+                for name, command in {"private": ours, **others}.items()
+            }
+            samples = alternate(contenders, self.rounds)
+            with self.prepared():
+                samples.update(alternate({"prepared": partial(rate, ours, number, lambda: None)}, self.rounds))
+            for name, rates in found.items():
+                rates.append(median(samples, name))
+        header = ("Starts per second", *(f"{number} at once" for number in CROWDS))
+        return Grid("Starts at once", header, [[name, *rates] for name, rates in found.items()])
 
     def setup_root(self) -> Row:
         """The prolog's set-up on a node where nothing is prepared."""
@@ -208,7 +234,8 @@ def main() -> None:
             with bench_node(product, options.cache) as node:
                 bench = StartBench(options, node)
                 rows = bench.rows()
+                grids = [bench.crowds()]
                 bench.close()
         finally:
             remove_configuration(product)
-    finish(options, VERSIONS, rows)
+    finish(options, VERSIONS, rows, grids)
