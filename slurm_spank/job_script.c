@@ -56,7 +56,8 @@ static int make_holder(spank_t spank, char holder[HOLDER_SIZE], struct error *e)
     return 0;
 }
 
-/* The id, or the path of a local: image, that the submit side put into the job; NULL with an error for anything else. */
+/* The id, or the path of a local: image, that the submit side put into the job; NULL with an error for anything
+ * else. */
 static const char *job_image(const char **type, struct error *e)
 {
     const char *id = getenv("SPANK_SHIFTER_IMAGE");
@@ -70,8 +71,8 @@ static const char *job_image(const char **type, struct error *e)
     return NULL;
 }
 
-/* NULL where no sshd is wanted, or none can be: a job from a submit host whose plugstack.conf lacks the word. Secrets look
- * like image ids. */
+/* NULL where no sshd is wanted, or none can be: a job from a submit host whose plugstack.conf lacks the word. Secrets
+ * look like image ids. */
 static const char *job_secret(void)
 {
     const char *text = getenv("SPANK_SHIFTER_SSH_SECRET");

@@ -21,8 +21,8 @@ void options_report(int count, char **words);
 bool options_sshd_is_enabled(void);
 void options_register(spank_t spank);
 
-/* What --image, --module or --volume says after option processing, NULL when there is none; on the submit side it has been
- * checked as far as that needs no configuration. */
+/* What --image, --module or --volume says after option processing, NULL when there is none; on the submit side it has
+ * been checked as far as that needs no configuration. */
 const char *options_text(enum options_name name);
 /* The option as users write it on this site, without the dashes. */
 const char *options_name(enum options_name name);

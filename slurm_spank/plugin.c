@@ -2,8 +2,8 @@
  *
  * shifter_slurm.so, the SPANK plug-in (spec: Slurm contract; docs/slurm.md): what Slurm calls, and in which context
  * (spank(7)) it does something. One file per context: submit.c on the user's side, job_script.c in prolog and epilog.
- * slurmstepd (the remote context) has to know the options and takes a secret out of the job's environment: tasks enter the
- * container when they say `shifter`.
+ * slurmstepd (the remote context) has to know the options and takes a secret out of the job's environment: tasks
+ * enter the container when they say `shifter`.
  *
  * A hook never fails and never ends its process: Slurm would take a node out of service for a failed prolog, and every
  * command of the site loads us. The exception is what the user asked for himself and cannot get, before anything is

@@ -156,8 +156,8 @@ static int submit_volumes(spank_t spank, bool local, struct error *e)
     return publish(spank, "SHIFTER_VOLUME", text, e);
 }
 
-/* What the keys of the job's sshd are computed from on each of its nodes (docs/adr/0016-sshd.md). A step of a job has what
- * the prolog made of the job's. */
+/* What the keys of the job's sshd are computed from on each of its nodes (docs/adr/0016-sshd.md). A step of a job has
+ * what the prolog made of the job's. */
 static int submit_secret(spank_t spank, bool local, struct error *e)
 {
     unsigned char bytes[32];

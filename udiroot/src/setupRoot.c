@@ -121,8 +121,8 @@ static int read_all(char **out, struct error *e)
     }
 }
 
-/* One line for each option that says "@-", in the order -N, -s: one argument is limited to 128 KiB by the kernel (execve(2)),
- * and others can see it. */
+/* One line for each option that says "@-", in the order -N, -s: one argument is limited to 128 KiB by the kernel
+ * (execve(2)), and others can see it. */
 static int read_input(struct request *q, char **text, struct error *e)
 {
     const char **wanting[2] = {&q->hosts, &q->secret};

@@ -173,8 +173,9 @@ static int choose_workdir(struct run *r, struct error *e)
     return 0;
 }
 
-/* --keepenv. The loader of a setuid program has taken LD_*, TMPDIR and others away; the kernel still knows what the caller
- * said, and tells an undumpable process only as root. It is the command that gets it: nothing of ours has an environment. */
+/* --keepenv. The loader of a setuid program has taken LD_*, TMPDIR and others away; the kernel still knows what the
+ * caller said, and tells an undumpable process only as root. It is the command that gets it: nothing of ours has an
+ * environment. */
 static int keep_environment(struct run *r, struct error *e)
 {
     if (r->options.kept.count == 0)
@@ -366,8 +367,8 @@ static int become_tool(const struct run *r, const char *command, const char *arg
     return fail(&e);
 }
 
-/* The image was opened, and prepared environments are looked for, as for a start; everything else is done without root's
- * rights. The tool reads its input. */
+/* The image was opened, and prepared environments are looked for, as for a start; everything else is done without
+ * root's rights. The tool reads its input. */
 static int explain(struct run *r)
 {
     const struct plan_subject subject = subject_of(r);

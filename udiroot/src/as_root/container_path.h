@@ -26,7 +26,8 @@ struct container {
 
 void container_end(struct container *container);
 
-/* Both are called as root. What a user maps: a directory or file that he can reach in the container, but not all of it. */
+/* Both are called as root. What a user maps: a directory or file that he can reach in the container, but not all
+ * of it. */
 int container_open_source(const struct container *container, const char *path, struct error *e);
 /* Where something is to be mounted: there already, or made in the overlay and nowhere else. Where it really is must be
  * allowed too, and a user's must be in the image, in /tmp, or belong to him. */

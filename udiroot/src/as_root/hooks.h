@@ -12,9 +12,9 @@
 #define HOOK_SECONDS 60
 #endif
 
-/* Runs the program arguments[0], which only root may have written, in `directory` and to its end, for at most `seconds`: as
- * root alone, with a constant environment, no terminal, no descriptor of ours and nothing to read (or `input`, when above 0).
- * What it says is shown when it fails. `name`: the key that names it, for the message. */
+/* Runs the program arguments[0], which only root may have written, in `directory` and to its end, for at most
+ * `seconds`: as root alone, with a constant environment, no terminal, no descriptor of ours and nothing to read (or
+ * `input`, when above 0). What it says is shown when it fails. `name`: the key that names it, for the message. */
 int hook_run(const char *name, const char *const *arguments, int directory, int input, unsigned seconds, struct error *e);
 
 #endif

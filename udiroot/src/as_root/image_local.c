@@ -22,8 +22,8 @@ struct merge {
     size_t entries;     /* so far */
 };
 
-/* With the present rights. A magic link of /proc would lead to what root has open in this process, or to where it stands.
- * The dot has an automounter mount what it names. */
+/* With the present rights. A magic link of /proc would lead to what root has open in this process, or to where it
+ * stands. The dot has an automounter mount what it names. */
 static int open_top(const char *path)
 {
     CLEANUP_FREE char *itself = text_format("%s/.", path);

@@ -12,8 +12,8 @@ struct client {
     const struct caller *caller;
 };
 
-/* In the child: from root to the caller for good, as for the command itself, with his limits too: what runs under his name
- * he can trace and steer. The process manager's descriptor is the command's alone. */
+/* In the child: from root to the caller for good, as for the command itself, with his limits too: what runs under his
+ * name he can trace and steer. The process manager's descriptor is the command's alone. */
 static void become_client(const void *who, int kept)
 {
     const struct client *client = who;

@@ -30,9 +30,9 @@ int kernel_open_in_root(int root, const char *path, int links);
 /* Opens an absolute path O_PATH; a symlink in any component is ELOOP. */
 int kernel_open_no_symlinks(const char *path);
 
-/* What those two do without openat2(2), with at most `links` symbolic links followed. `visit`, which may be NULL, is shown
- * each component but "." and ".." as it is reached, links too; -1 ends the walk. `fd` is -1 with errno when it cannot be
- * opened. */
+/* What those two do without openat2(2), with at most `links` symbolic links followed. `visit`, which may be NULL, is
+ * shown each component but "." and ".." as it is reached, links too; -1 ends the walk. `fd` is -1 with errno when it
+ * cannot be opened. */
 typedef int kernel_visit(void *context, int fd, const struct stat *st, const char *name);
 int kernel_walk(int root, const char *path, int links, kernel_visit *visit, void *context);
 

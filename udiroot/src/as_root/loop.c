@@ -34,8 +34,8 @@ static void short_pause(void)
     (void)nanosleep(&ten_milliseconds, NULL);
 }
 
-/* The name the kernel keeps for a device: the image's id, as far as it fits. Inode numbers alone are not unique on every
- * network file system. */
+/* The name the kernel keeps for a device: the image's id, as far as it fits. Inode numbers alone are not unique on
+ * every network file system. */
 static void set_name(struct loop_info64 *info, const char *name)
 {
     (void)snprintf((char *)info->lo_file_name, sizeof info->lo_file_name, "%s", name);
@@ -119,9 +119,9 @@ int loop_usage(const char *name, struct loop_usage *usage, struct error *e)
     return find_device(NULL, name, &device, usage, e);
 }
 
-/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay until the image is
- * started again, that of a cache for ever: so the real uid is root's meanwhile, and the caller may not send signals
- * (kill(2)). */
+/* LOOP_SET_FD and LOOP_SET_STATUS64 of kernels before 5.8. Killed between them, the device would stay until the image
+ * is started again, that of a cache for ever: so the real uid is root's meanwhile, and the caller may not send
+ * signals (kill(2)). */
 static int configure_in_two_steps(int device, int image_fd, const struct loop_info64 *info)
 {
     uid_t caller = getuid();
@@ -177,10 +177,10 @@ static int new_device(int control, int image_fd, bool writable, const char *name
                      kind, name, out->device);
 }
 
-/* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is seen
- * by this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open it. But they
- * can stop a process that holds it (kill(2): the real uid is theirs), so nobody waits for it longer than a second: it only
- * saves loop devices. */
+/* Under the node's lock, so that ranks that start together end up with one device. A lock on the control device is
+ * seen by this node only, unlike one on the image, whose file system may be the whole cluster's; users cannot open
+ * it. But they can stop a process that holds it (kill(2): the real uid is theirs), so nobody waits for it longer than
+ * a second: it only saves loop devices. */
 static int find_or_make(int control, int image_fd, const struct stat *st, const char *name, struct loop *out,
                         struct error *e)
 {

@@ -22,8 +22,8 @@ struct loop_usage {
     uint64_t kibibytes; /* the sizes of the devices together */
 };
 
-/* A read-only autoclear loop device whose backing inode is the file `image_fd` in the state `image`: an existing one, else a new one. `name`
- * is for messages. The caller mounts it and then closes `fd`. */
+/* A read-only autoclear loop device whose backing inode is the file `image_fd` in the state `image`: an existing one,
+ * else a new one. `name` is for messages. The caller mounts it and then closes `fd`. */
 int loop_attach(int image_fd, const struct stat *image, const char *name, struct loop *out, struct error *e);
 /* A new autoclear loop device that can be written, for `file_fd`, which is open for that; else the same. */
 int loop_attach_new(int file_fd, const char *name, struct loop *out, struct error *e);

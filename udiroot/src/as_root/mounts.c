@@ -177,8 +177,8 @@ static int add_attributes_below(int proc, const char *base, unsigned attributes,
     return result;
 }
 
-/* mount(2) and nothing newer. A remount states all flags anew, so those of the source are read and repeated; all of it at
- * a place of ours, from which the finished mount is moved. */
+/* mount(2) and nothing newer. A remount states all flags anew, so those of the source are read and repeated; all of
+ * it at a place of ours, from which the finished mount is moved. */
 static int bind_on_old_kernel(int proc, const struct bind *b, unsigned long *id, struct error *e)
 {
     unsigned long recursive = b->recursive ? MS_REC : 0;

@@ -51,9 +51,9 @@ char *mount_name(int proc, int fd);
 /* Moves every mount that lies on the mount `from`, with what lies on it, to the same place on the mount `to`. */
 int mounts_move(int proc, int from, int to, struct error *e);
 
-/* Checks, in the container's mount namespace, that each mount has the attributes that the plan asks for at its place, or
- * nosuid and nodev where it asks for none. What a mount lacks that came later, through slave propagation, is added; what
- * cannot be is an error. */
+/* Checks, in the container's mount namespace, that each mount has the attributes that the plan asks for at its place,
+ * or nosuid and nodev where it asks for none. What a mount lacks that came later, through slave propagation, is
+ * added; what cannot be is an error. */
 int mounts_verify(int proc, const struct plan *plan, struct error *e);
 
 #endif

@@ -53,8 +53,9 @@ static int make_file(const struct config *config, const struct caller *caller, u
     return -1;
 }
 
-/* All caches of the user on this node together, his new one included, must find room, as if nothing had been written yet:
- * the files are sparse. There is no lock, with which he could hold up others: of two that come at once both see both. */
+/* All caches of the user on this node together, his new one included, must find room, as if nothing had been written
+ * yet: the files are sparse. There is no lock, with which he could hold up others: of two that come at once both see
+ * both. */
 static int check_room(const struct config *config, int file, const char *name, struct error *e)
 {
     const struct timespec moment = {.tv_nsec = 100000000};
@@ -79,8 +80,8 @@ static int check_room(const struct config *config, int file, const char *name, s
                      name, usage.count, usage.kibibytes, MOST_OF_USER, config->per_node_cache_path, room);
 }
 
-/* As hooks are run: checked, without a shell, with nothing of the user's. He can kill us meanwhile: the device stays open
- * in the program, or its number could be somebody else's by the time the program opens it. */
+/* As hooks are run: checked, without a shell, with nothing of the user's. He can kill us meanwhile: the device stays
+ * open in the program, or its number could be somebody else's by the time the program opens it. */
 static int format(const struct config *config, const struct loop *loop, struct error *e)
 {
     CLEANUP_CLOSE int directory = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);

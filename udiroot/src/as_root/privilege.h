@@ -22,8 +22,8 @@ int caller_of_process(struct caller *out, struct error *e);
 /* Gid 0 is left out. */
 void caller_add_group(struct caller *caller, gid_t gid);
 
-/* Effective ids and the group list, called as root and as the caller in turn: the process stays undumpable, so the caller
- * cannot trace it in either state. Failure to change is not survivable: one line on standard error and
+/* Effective ids and the group list, called as root and as the caller in turn: the process stays undumpable, so the
+ * caller cannot trace it in either state. Failure to change is not survivable: one line on standard error and
  * _exit(EXIT_SHIFTER). */
 void privilege_as_user(const struct caller *caller);
 void privilege_as_root(void);

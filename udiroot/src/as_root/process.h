@@ -25,7 +25,8 @@ struct process {
 /* First act of a privileged program. Every descriptor above 2 is closed except `kept_fd`: the value of the caller's
  * PMI_FD (may be NULL) when that is a socket or pipe, because Slurm and Hydra talk to an MPI rank through it. */
 int process_begin(int argc, const char *pmi_fd, struct process *out, struct error *e);
-/* For root's programs: from now on SIGTERM, SIGINT and SIGHUP wait, unless they are ignored, so that nothing stays half-made. */
+/* For root's programs: from now on SIGTERM, SIGINT and SIGHUP wait, unless they are ignored, so that nothing stays
+ * half-made. */
 void process_hold_signals(void);
 enum { PROCESS_SIGNAL_MILLISECONDS = 200 }; /* between two looks, by what waits for something else */
 /* Does one of those wait that are held? Then it is an error. */

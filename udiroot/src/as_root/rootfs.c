@@ -155,8 +155,9 @@ static int write_file(const struct site *site, const struct plan_step *step, str
 
 static int mount_overlay(struct site *site, struct error *e)
 {
-    /* Marks of overlayfs that an image may carry in its extended attributes must not redirect anything. Kernels refuse
-     * words they do not know, so the list goes from new to old: 5.11, 4.19, and 4.15, for which metacopy is no mark yet. */
+    /* Marks of overlayfs that an image may carry in its extended attributes must not redirect anything. Kernels
+     * refuse words they do not know, so the list goes from new to old: 5.11, 4.19, and 4.15, for which metacopy is no
+     * mark yet. */
     static const char *const options[] = {
         "lowerdir=image,upperdir=upper,workdir=work,userxattr,index=off",
         "lowerdir=image,upperdir=upper,workdir=work,redirect_dir=nofollow,metacopy=off,index=off",
@@ -176,8 +177,8 @@ static int mount_overlay(struct site *site, struct error *e)
     return 0;
 }
 
-/* What is mounted here will be moved to where a hook sees it, which is the upper layer alone: the mount point must be in
- * that too. A change of mode, even to the same, makes overlayfs copy it there. */
+/* What is mounted here will be moved to where a hook sees it, which is the upper layer alone: the mount point must be
+ * in that too. A change of mode, even to the same, makes overlayfs copy it there. */
 static int keep_for_hooks(const struct site *site, int target, const char *name, struct error *e)
 {
     struct stat st;
@@ -240,8 +241,8 @@ static int bind_step(struct site *site, const struct plan_step *step, struct err
     return 0;
 }
 
-/* A directory of the host has no places for what will be mounted within, so it is shown entry by entry. "modules" is the
- * one entry that will have something in between itself. */
+/* A directory of the host has no places for what will be mounted within, so it is shown entry by entry. "modules" is
+ * the one entry that will have something in between itself. */
 static int bind_entries(struct site *site, const struct plan_step *step, struct error *e)
 {
     CLEANUP_CLOSE int trusted = trust_open(step->source, 0, "root", true, step->reason, e);
@@ -270,8 +271,8 @@ static int bind_entries(struct site *site, const struct plan_step *step, struct 
 }
 
 /* A hook works at udiMount, where it finds the site's files and mounts, and what it makes there becomes part of the
- * container. The image is not in sight: a link of its author could lead root anywhere on the node. So the overlay, whose
- * upper layer must not be changed beneath it, is taken away for that time, and the mounts change over. */
+ * container. The image is not in sight: a link of its author could lead root anywhere on the node. So the overlay,
+ * whose upper layer must not be changed beneath it, is taken away for that time, and the mounts change over. */
 static int run_hook(struct site *site, const struct plan_step *step, struct error *e)
 {
     const char *const program[] = {step->source, NULL};

@@ -108,8 +108,8 @@ static void forget_the_caller(void)
         return; /* the last one */
 }
 
-/* In the child. With a place, nothing of the user who called is left, nor a death that he could cause. He can kill or stop
- * the one who waits: the alarm outlives execve(2). */
+/* In the child. With a place, nothing of the user who called is left, nor a death that he could cause. He can kill or
+ * stop the one who waits: the alarm outlives execve(2). */
 static bool take_place(const struct run *run)
 {
     const struct run_place *place = run->place;
@@ -254,7 +254,8 @@ static int describe_failure(struct run *run, int status, struct error *e)
                      run->become != NULL ? "" : " and did not say why");
 }
 
-/* Not even a killed process ends while a file system, perhaps of a user's making, keeps it waiting: false after a while. */
+/* Not even a killed process ends while a file system, perhaps of a user's making, keeps it waiting: false after a
+ * while. */
 static bool reap(pid_t child)
 {
     const struct timespec moment = {.tv_nsec = 10000000};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * shifter --explain: what a start would do, as a stream of records for `udiroot explain`, which makes text or JSON of it.
+ * shifter --explain: what a start would do, as a stream of records for `udiroot explain`, which makes text or JSON of
+ * it.
  */
 #ifndef SHIFTER_EXPLAIN_H
 #define SHIFTER_EXPLAIN_H

@@ -90,8 +90,8 @@ int image_check_acl(const struct image_meta *meta, uid_t uid, gid_t gid, const g
 int image_unavailable(const char *name, struct error *e); /* the one message of both; returns -1 */
 void image_close(struct image *image);
 
-/* local:/path as an image. Is it allowed here? No file access: a user's file system may keep waiting who opens a directory of it, so setupRoot leaves
- * that to the process that builds. */
+/* local:/path as an image. Is it allowed here? No file access: a user's file system may keep waiting who opens a
+ * directory of it, so setupRoot leaves that to the process that builds. */
 int image_local_describe(const struct config *config, const char *path, struct image *out, struct error *e);
 
 #endif

@@ -18,8 +18,9 @@ enum line_kind {
 struct lines {
     const char *next, *end; /* text that was not read yet */
     char delimiter;
-    /* NULL, or names ending in NULL: a line that starts with one of them and the delimiter never continues another, and a
-     * backslash that nothing follows is part of the value. The gateways of old wrote such values and meant no more. */
+    /* NULL, or names ending in NULL: a line that starts with one of them and the delimiter never continues another,
+     * and a backslash that nothing follows is part of the value. The gateways of old wrote such values and meant no
+     * more. */
     const char *const *starts;
     unsigned number;      /* of the last line read, from 1 */
     bool pending;         /* the file ended in a continued value: said after the pair was handed out */

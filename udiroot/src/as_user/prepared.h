@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Nothing names an image: the user means the container that this node is prepared for (spec: runtime contract, 5.2). What
- * that is says the text of its plan (plan_describe); state_plans finds it.
+ * Nothing names an image: the user means the container that this node is prepared for (spec: runtime contract, 5.2).
+ * What that is says the text of its plan (plan_describe); state_plans finds it.
  */
 #ifndef SHIFTER_PREPARED_H
 #define SHIFTER_PREPARED_H

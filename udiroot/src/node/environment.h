@@ -10,14 +10,15 @@
 #include "base/error.h"
 #include "node/prepare.h"
 
-/* Marks a new environment as being built by this process, until the descriptor that is returned is closed or the process
- * is dead. A lock of fcntl(2): the processes that fork(2) makes do not have it, and it says without being taken whether
- * somebody has. The process must not open `builder` again meanwhile. */
+/* Marks a new environment as being built by this process, until the descriptor that is returned is closed or the
+ * process is dead. A lock of fcntl(2): the processes that fork(2) makes do not have it, and it says without being
+ * taken whether somebody has. The process must not open `builder` again meanwhile. */
 int environment_claim(int environment, struct error *e);
 /* The mark of an environment that somebody builds, or -1. */
 int environment_builder(int environment);
 bool environment_is_being_built(int environment);
-/* Without the node's lock: waits until that builder has finished, died or given up. An error when we are asked to end. */
+/* Without the node's lock: waits until that builder has finished, died or given up. An error when we are asked to
+ * end. */
 int environment_await(int builder, struct error *e);
 
 int environment_hold(int environment, const char *holder, struct error *e);

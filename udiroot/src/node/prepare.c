@@ -148,9 +148,9 @@ static int set_apart(int fd, const struct prepare *s, struct error *e)
     return error_set(e, errno, "cannot set the mounts at %s apart", s->config->udi_mount);
 }
 
-/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user of
- * the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his volumes,
- * which may come out of closed directories. */
+/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user
+ * of the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his
+ * volumes, which may come out of closed directories. */
 static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
 {
     struct mount_table table;
@@ -165,9 +165,9 @@ static int show_tree(struct prepare *s, int proc, int environment, int tree, str
     CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
     if (bare < 0 || upper_write(environment, "shown", "", 0, e) < 0)
         return -1;
-    /* Attached to a shared mount, the tree would be copied to all its peers and slaves. So its parent is a mount of ours
-     * that shares with nobody who is there. Who unshares later has a copy all the same: that goes when this one does,
-     * if it is a peer or a slave of it and not private. */
+    /* Attached to a shared mount, the tree would be copied to all its peers and slaves. So its parent is a mount of
+     * ours that shares with nobody who is there. Who unshares later has a copy all the same: that goes when this one
+     * does, if it is a peer or a slave of it and not private. */
     const struct kernel_fd_path name = kernel_fd_path(bare);
     if (mount(name.text, name.text, NULL, MS_BIND, NULL) < 0)
         return error_set(e, errno, "cannot prepare %s for the container", s->config->udi_mount);
@@ -190,9 +190,9 @@ static int pin_namespace(int environment, int container, struct error *e)
     return older ? 1 : -1;
 }
 
-/* Others need not wait for what takes long, nor for what a user can make long. The environment that is being built keeps
- * STATEDIR from being removed, so it is still the lock; but unsetupRoot may have been here. `done` is the result of what was
- * done without the lock, `e` says what was wrong with it. */
+/* Others need not wait for what takes long, nor for what a user can make long. The environment that is being built
+ * keeps STATEDIR from being removed, so it is still the lock; but unsetupRoot may have been here. `done` is the
+ * result of what was done without the lock, `e` says what was wrong with it. */
 static int lock_again(const struct prepare *s, int environment, int done, struct error *e)
 {
     struct error second;
@@ -299,8 +299,9 @@ int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_
     return -1;
 }
 
-/* Mounts at or below `base` in the host's table until the kernel shows none. Always the one with the shortest path, with
- * all below it: a longer path can lead through directories of users, who would turn it to another mount of the host. */
+/* Mounts at or below `base` in the host's table until the kernel shows none. Always the one with the shortest path,
+ * with all below it: a longer path can lead through directories of users, who would turn it to another mount of the
+ * host. */
 static int unmount_all(int proc, const char *base, struct error *e)
 {
     for (int round = 0; round < 4096; round++) {

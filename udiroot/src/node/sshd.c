@@ -204,7 +204,8 @@ static void watch(void)
     }
 }
 
-/* Until it has reported, the watcher ends with setupRoot: nobody would know of it if that was killed before the record. */
+/* Until it has reported, the watcher ends with setupRoot: nobody would know of it if that was killed before the
+ * record. */
 static bool record_watcher(int environment, int proc, pid_t parent)
 {
     struct error ignored;

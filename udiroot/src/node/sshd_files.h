@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * What a container with an sshd holds for it: configuration and keys, as files of the plan (docs/sshd.md). Text only; the
- * process is sshd.h's.
+ * What a container with an sshd holds for it: configuration and keys, as files of the plan (docs/sshd.md). Text only;
+ * the process is sshd.h's.
  */
 #ifndef SHIFTER_SSHD_FILES_H
 #define SHIFTER_SSHD_FILES_H
@@ -19,8 +19,8 @@ struct sshd_files {
     char *identity;                     /* differs between jobs: an environment with an sshd is one job's on one node */
 };
 
-/* `secret` is the job's, `holder` the environment's: what comes before an "@" in it names the job. The image's, modules'
- * and site's variables become those of sessions. */
+/* `secret` is the job's, `holder` the environment's: what comes before an "@" in it names the job. The image's,
+ * modules' and site's variables become those of sessions. */
 int sshd_files_make(const struct plan_subject *subject, const char *secret, const char *holder, struct sshd_files *out,
                     struct error *e);
 void sshd_files_free(struct sshd_files *files);
