@@ -10,7 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "as_root/image_local.h"
 #include "as_root/privilege.h"
 #include "as_root/process.h"
 #include "as_root/rootfs.h"

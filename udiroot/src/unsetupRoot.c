@@ -4,7 +4,6 @@
  * holds any more; without -J, removes them all and whatever else is mounted at udiMount and loopMount (spec:
  * sections 15.2, 16).
  */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

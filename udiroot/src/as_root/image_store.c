@@ -91,10 +91,7 @@ int image_open(int store_fd, const struct config *config, const char *id, struct
     int result = open_entry(store_fd, config, meta, O_RDONLY, &out->meta_fd, &out->status, e);
     if (result == 0)
         result = open_entry(store_fd, config, file, O_RDONLY, &out->file_fd, &out->status, e);
-    if (result == 0)
-        return 0;
-    image_close(out);
-    return result < 0 ? -1 : image_unavailable(id, e);
+    return result == 1 ? image_unavailable(id, e) : result;
 }
 
 int image_read_meta(struct image *image, struct error *e)
@@ -103,16 +100,4 @@ int image_read_meta(struct image *image, struct error *e)
     CLEANUP_FREE char *text = file_read(image->meta_fd, 0, META_LIMIT, &length);
     return text != NULL ? image_meta_parse(text, length, image->id, &image->meta, e)
                         : error_set(e, errno, "cannot read the metadata of image %s", image->id);
-}
-
-void image_close(struct image *image)
-{
-    image_meta_free(&image->meta);
-    free(image->id);
-    image->id = NULL;
-    const int fds[] = {image->file_fd, image->meta_fd};
-    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
-        if (fds[i] >= 0)
-            (void)close(fds[i]);
-    image->file_fd = image->meta_fd = -1;
 }

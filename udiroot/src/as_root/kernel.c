@@ -5,14 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "base/text.h"
 
 /* One number on all architectures (since the unified tables of Linux 5.1). */
 enum { NR_OPEN_TREE = 428, NR_MOVE_MOUNT = 429, NR_CLOSE_RANGE = 436, NR_OPENAT2 = 437, NR_MOUNT_SETATTR = 442 };
@@ -135,14 +137,8 @@ int kernel_open_no_symlinks(const char *path)
     int fd = openat2_path(AT_FDCWD, path, RESOLVE_NO_LINKS | RESOLVE_NO_MAGIC);
     if (fd >= 0 || errno != ENOSYS)
         return fd;
-    int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return -1;
-    fd = kernel_walk(root, path, 0, NULL, NULL);
-    int saved = errno;
-    (void)close(root);
-    errno = saved;
-    return fd;
+    CLEANUP_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return root < 0 ? -1 : kernel_walk(root, path, 0, NULL, NULL);
 }
 
 int kernel_clone_mount(int fd, bool recursive)

@@ -9,9 +9,7 @@
 #define SHIFTER_KERNEL_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/stat.h>
-#include <sys/types.h>
 
 enum {                           /* attributes a mount can be given; never taken away */
        MOUNT_READ_ONLY = 1 << 0, /* the values are MOUNT_ATTR_* of linux/mount.h */

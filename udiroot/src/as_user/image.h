@@ -73,7 +73,7 @@ void image_meta_free(struct image_meta *meta);
 int image_list_parse(const char *text, struct strings *out, struct error *e);
 
 /* An image ready to be mounted: both files opened once, O_NOFOLLOW beneath the store descriptor, regular, owner root or
- * imageOwner, not writable by group or others. */
+ * imageOwner, not writable by group or others. They stay open as long as the process is ours. */
 struct image {
     char *id;             /* of a local: image its path, see image_local.h */
     int file_fd, meta_fd; /* O_RDONLY on <id>.squashfs and <id>.meta; -1: a local: image */
@@ -88,7 +88,6 @@ int image_read_meta(struct image *image, struct error *e);
 int image_check_acl(const struct image_meta *meta, uid_t uid, gid_t gid, const gid_t *groups, size_t group_count,
                     struct error *e);
 int image_unavailable(const char *name, struct error *e); /* the one message of both; returns -1 */
-void image_close(struct image *image);
 
 /* local:/path as an image. Is it allowed here? No file access: a user's file system may keep waiting who opens a
  * directory of it, so setupRoot leaves that to the process that builds. */

@@ -8,7 +8,6 @@
 #ifndef SHIFTER_VOLUMES_H
 #define SHIFTER_VOLUMES_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

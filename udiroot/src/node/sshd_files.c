@@ -2,7 +2,6 @@
 #include "node/sshd_files.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -188,14 +187,4 @@ int sshd_files_make(const struct plan_subject *s, const char *secret, const char
     sshd_key_free(&host);
     sshd_key_free(&user);
     return result;
-}
-
-void sshd_files_free(struct sshd_files *files)
-{
-    for (size_t i = 0; i < SSHD_FILES; i++) {
-        free(files->files[i].content);
-        free(files->files[i].source);
-    }
-    free(files->identity);
-    *files = (struct sshd_files){0};
 }

@@ -23,6 +23,5 @@ struct sshd_files {
  * modules' and site's variables become those of sessions. */
 int sshd_files_make(const struct plan_subject *subject, const char *secret, const char *holder, struct sshd_files *out,
                     struct error *e);
-void sshd_files_free(struct sshd_files *files);
 
 #endif
