@@ -47,8 +47,8 @@ static const struct {
     {"extern_cgroup=", "not supported: Slurm does not account what is started through the container's sshd"},
     {"extern_setup=",
      "not supported: sitePostMountHook, or the roothook of a module, changes containers before anybody is in"},
-    {"enable_ccm=", "not supported: there is no --ccm; --image=local:/ with `shifter` in the script does the same where "
-                    "udiRoot.conf has allowLocalChroot=1"},
+    {"enable_ccm=", "not supported: there is no --ccm; --image=local:/ with `shifter` in the script does the same "
+                    "where udiRoot.conf has allowLocalChroot=1"},
     {"enable_sshd=", "write enable_sshd=1, or 0"},
 };
 static const char sshd_word[] = "enable_sshd=1"; /* the one value besides these that is served */

@@ -79,7 +79,9 @@ static int parse_request(int argc, char **argv, struct request *q, struct error 
         if (parse_option(option, optarg, q, e) < 0)
             return -1;
     if (argc - optind != 2 || q->user == NULL || *q->user == '\0')
-        return error_set(e, 0, "%s; %s", argc - optind != 2 ? "there must be two words, TYPE and IDENTIFIER" : "-u USER is missing", usage);
+        return error_set(e, 0, "%s; %s",
+                         argc - optind != 2 ? "there must be two words, TYPE and IDENTIFIER" : "-u USER is missing",
+                         usage);
     q->type = argv[optind];
     q->identifier = argv[optind + 1];
     static const char *const types[] = {"id", "docker", "custom", "local"};
@@ -191,8 +193,8 @@ static int prepare(struct request *q, struct error *e)
     if (take_hosts(q, &input, &hosts, e) < 0 || config_load(SYSCONFDIR "/udiRoot.conf", false, &config, e) < 0 ||
         modules_choose(&config, q->modules, &modules, e) < 0 || volumes_of_user(&q->volumes, &volumes, e) < 0 ||
         plan_check(&config, &modules, &volumes, e) < 0 ||
-        caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 || account_of_uid(&config, q->uid, &account, e) < 0 ||
-        open_image(q, &config, &caller, &image, e) < 0)
+        caller_of_account(q->user, q->uid, q->gid, &caller, e) < 0 ||
+        account_of_uid(&config, q->uid, &account, e) < 0 || open_image(q, &config, &caller, &image, e) < 0)
         return -1;
     struct plan_subject subject = {.config = &config, .image = &image, .account = &account, .caller = &caller,
                                    .modules = &modules, .volumes = &volumes, .hosts = hosts};

@@ -241,8 +241,8 @@ static int decide(struct run *r, struct error *e)
     r->holder = job_holder(&r->outer);
     if (r->spec.type == IMAGE_NONE && choose_prepared(r, e) < 0)
         return -1;
-    if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 || plan_check(&r->config, &r->modules, &r->volumes, e) < 0 ||
-        choose_image(r, e) < 0)
+    if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 ||
+        plan_check(&r->config, &r->modules, &r->volumes, e) < 0 || choose_image(r, e) < 0)
         return -1;
     /* An account is what a container is made for: to enter a prepared one, no daemon has to be asked for it. */
     if ((r->options.explain != NULL || state_is_absent()) &&

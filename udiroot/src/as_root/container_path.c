@@ -71,7 +71,8 @@ static int check_owner(const struct container *c, int fd, const struct stat *st,
         return error_set(e, errno, "cannot tell which mount %s is on", path);
     if (st->st_uid == c->caller->uid || id == mount_id(c->proc, c->root))
         return 0;
-    static const char *const everybodys[] = {"/tmp", "/var/tmp"}; /* of the latter the rules let only itself be covered */
+    /* Of the second the rules let only itself be covered. */
+    static const char *const everybodys[] = {"/tmp", "/var/tmp"};
     for (size_t i = 0; i < sizeof everybodys / sizeof everybodys[0]; i++) {
         CLEANUP_CLOSE int tmp = kernel_open_in_root(c->root, everybodys[i], KERNEL_LINKS);
         if (tmp >= 0 && id == mount_id(c->proc, tmp))
@@ -138,8 +139,8 @@ static int check_place(const struct container *c, int fd, const char *path, cons
     CLEANUP_FREE char *whole = text_format("%s%s", strcmp(real, "/") == 0 && *missing != '\0' ? "" : real, missing);
     if (c->exact && strcmp(whole, path) != 0)
         return error_set(e, 0,
-                         "%s leads to %s in the container, over a link of the image; a hook that works there would be led "
-                         "astray, so where hooks follow a directory can only be mounted at a path without links",
+                         "%s leads to %s in the container, over a link of the image; a hook that works there would be "
+                         "led astray, so where hooks follow a directory can only be mounted at a path without links",
                          path, whole);
     if (volumes_check_target(whole, origin, &cause) == 0)
         return 0;

@@ -111,9 +111,10 @@ static int open_entry(int directory, const char *path, const char *name, struct 
     return fd >= 0 ? fd : error_set(e, errno, "cannot open %s", full);
 }
 
-static int copy_entry(int directory, const char *path, const char *name, int etc, const struct account *user,
-                      const struct caller *caller, unsigned maximum, struct error *e)
+static int copy_entry(int directory, const struct config *config, const char *name, int etc,
+                      const struct account *user, const struct caller *caller, struct error *e)
 {
+    const char *path = config->etc_path;
     size_t length;
     struct stat st;
     struct error cause;
@@ -128,7 +129,7 @@ static int copy_entry(int directory, const char *path, const char *name, int etc
         return error_set(e, 0, "cannot trust %s: %s", full, cause.text);
     if (strcmp(name, "group") != 0)
         return upper_write(etc, name, text, length, e);
-    CLEANUP_FREE char *filtered = etcfiles_filter_group(text, user->name, caller, maximum);
+    CLEANUP_FREE char *filtered = etcfiles_filter_group(text, user->name, caller, config->max_group_count);
     return upper_write(etc, name, filtered, strlen(filtered), e);
 }
 
@@ -148,7 +149,7 @@ static int write_static(const struct config *config, int etc, const struct accou
     struct dirent *entry;
     while (result == 0 && (entry = readdir(listing)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            result = copy_entry(trusted, config->etc_path, entry->d_name, etc, user, caller, config->max_group_count, e);
+            result = copy_entry(trusted, config, entry->d_name, etc, user, caller, e);
     (void)closedir(listing);
     static const char *const needed[] = {"passwd", "group", "nsswitch.conf"};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0] && result == 0; i++)

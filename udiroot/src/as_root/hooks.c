@@ -7,7 +7,8 @@
 #include "as_root/trust.h"
 #include "base/text.h"
 
-int hook_run(const char *name, const char *const *arguments, int directory, int input, unsigned seconds, struct error *e)
+int hook_run(const char *name, const char *const *arguments, int directory, int input, unsigned seconds,
+             struct error *e)
 {
     const char *path = arguments[0];
     struct error cause;

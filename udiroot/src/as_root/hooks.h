@@ -15,6 +15,7 @@
 /* Runs the program arguments[0], which only root may have written, in `directory` and to its end, for at most
  * `seconds`: as root alone, with a constant environment, no terminal, no descriptor of ours and nothing to read (or
  * `input`, when above 0). What it says is shown when it fails. `name`: the key that names it, for the message. */
-int hook_run(const char *name, const char *const *arguments, int directory, int input, unsigned seconds, struct error *e);
+int hook_run(const char *name, const char *const *arguments, int directory, int input, unsigned seconds,
+             struct error *e);
 
 #endif

@@ -75,13 +75,14 @@ static int list(struct merge *m, int directory, const char *path, struct strings
     privilege_as_root();
     if (listing == NULL)
         return error_set(e, failure, "cannot list %s of the local: image with your rights", path);
-    return m->entries <= MOST_ENTRIES
-               ? 0
-               : error_set(e, 0, "the local: image has more than %d entries where the container has directories too, at %s",
-                           MOST_ENTRIES, path);
+    if (m->entries <= MOST_ENTRIES)
+        return 0;
+    return error_set(e, 0, "the local: image has more than %d entries where the container has directories too, at %s",
+                     MOST_ENTRIES, path);
 }
 
-static int bind_entry(const struct merge *m, int source, bool is_directory, int within, const char *path, struct error *e)
+static int bind_entry(const struct merge *m, int source, bool is_directory, int within, const char *path,
+                      struct error *e)
 {
     const char *name = strrchr(path, '/') + 1;
     int made = is_directory ? mkdirat(within, name, 0755) : mknodat(within, name, S_IFREG | 0644, 0);
@@ -100,7 +101,8 @@ static int bind_entry(const struct merge *m, int source, bool is_directory, int 
 static int merge_directory(struct merge *m, int source, int target, const char *path, struct error *e);
 
 /* What the site has at `path` stays. */
-static int merge_into_existing(struct merge *m, int source, bool is_directory, int within, const char *path, struct error *e)
+static int merge_into_existing(struct merge *m, int source, bool is_directory, int within, const char *path,
+                               struct error *e)
 {
     CLEANUP_CLOSE int target = openat(within, strrchr(path, '/') + 1, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (!is_directory || target < 0 || mount_id(m->container->proc, target) != m->root)

@@ -37,13 +37,14 @@ int image_gateway_lookup(const struct config *config, const struct image_spec *s
         return -1;
     const char *const arguments[] = {program, "lookup", reference, NULL};
     const struct client client = {.process = process, .caller = caller};
-    struct run run = {.arguments = arguments, .seconds = config_lookup_seconds(config), .become = become_client, .who = &client,
-                      .output_limit = IMAGE_ID_LENGTH + 1};
+    struct run run = {.arguments = arguments, .seconds = config_lookup_seconds(config), .become = become_client,
+                      .who = &client, .output_limit = IMAGE_ID_LENGTH + 1};
     struct error cause;
     if (run_program(&run, &cause) < 0)
         return error_set(e, 0,
-                         "image %.200s could not be looked up: %s; if nobody pulled it yet: shifterimg pull %.200s; if the "
-                         "image gateway is slow, see gatewayTimeout; an image named by its id (id:...) needs no look-up",
+                         "image %.200s could not be looked up: %s; if nobody pulled it yet: shifterimg pull %.200s; if "
+                         "the image gateway is slow, see gatewayTimeout; an image named by its id (id:...) needs no "
+                         "look-up",
                          reference, cause.text, reference);
     bool one_line = run.output_length == IMAGE_ID_LENGTH + 1 && run.output[IMAGE_ID_LENGTH] == '\n';
     run.output[IMAGE_ID_LENGTH] = '\0';

@@ -146,7 +146,8 @@ static int configure(int device, int image_fd, bool writable, const char *name)
     set_name(&config.info, name);
     if (ioctl(device, LOOP_CONFIGURE, &config) == 0)
         return 0;
-    return errno == EINVAL || errno == ENOTTY || errno == ENOSYS ? configure_in_two_steps(device, image_fd, &config.info) : -1;
+    bool old = errno == EINVAL || errno == ENOTTY || errno == ENOSYS;
+    return old ? configure_in_two_steps(device, image_fd, &config.info) : -1;
 }
 
 static int new_device(int control, int image_fd, bool writable, const char *name, struct loop *out, struct error *e)

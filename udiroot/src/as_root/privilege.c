@@ -14,7 +14,8 @@
 #include "base/file.h"
 #include "base/text.h"
 
-enum { CAPABILITY_NUMBERS = 64, STATUS_USUAL = 4000, STATUS_LIMIT = 1 << 21 }; /* bytes: at most 65536 groups of eleven */
+/* The last two in bytes: at most 65536 groups of eleven. */
+enum { CAPABILITY_NUMBERS = 64, STATUS_USUAL = 4000, STATUS_LIMIT = 1 << 21 };
 
 void caller_add_group(struct caller *c, gid_t gid)
 {

@@ -63,7 +63,8 @@ static int make_scratch(struct site *site, const struct plan_step *step, struct 
         return -1;
     bool bounded = strcmp(step->source, "tmpfs") == 0;
     if (!bounded && site->subject->config->mount_udi_root_writable)
-        return error_set(e, 0, "a writable container (mountUdiRootWritable=1) needs rootfsType=tmpfs: a %s has no limit",
+        return error_set(e, 0,
+                         "a writable container (mountUdiRootWritable=1) needs rootfsType=tmpfs: a %s has no limit",
                          step->source);
     const char *options = bounded ? tmpfs_options : NULL;
     if (mount("shifter", kernel_fd_path(base).text, step->source, MS_NOSUID | MS_NODEV, options) < 0)

@@ -16,8 +16,9 @@ int trust_check(const struct stat *st, uid_t owner, const char *owner_name, cons
         return error_set(e, 0, "%s belongs to uid %u; it must belong to root%s%s", path, (unsigned)st->st_uid,
                          owner == 0 ? "" : " or ", owner == 0 ? "" : owner_name);
     if ((st->st_mode & (S_IWGRP | S_IWOTH)) != 0)
-        return error_set(e, 0, "%s can be written by others (mode %04o); name another place, or take that away (chmod go-w)", path,
-                         (unsigned)st->st_mode & 07777U);
+        return error_set(e, 0,
+                         "%s can be written by others (mode %04o); name another place, or take that away (chmod go-w)",
+                         path, (unsigned)st->st_mode & 07777U);
     return 0;
 }
 
@@ -36,10 +37,10 @@ static int look_at(void *context, int fd, const struct stat *st, const char *nam
     if (fd < 0)
         return error_set(v->e, errno, "cannot open %s, at '%s'", v->path, name);
     *v->st = *st;
+    if (S_ISLNK(st->st_mode) && v->follow)
+        return 0;
     if (S_ISLNK(st->st_mode))
-        return v->follow ? 0
-                         : error_set(v->e, ELOOP, "%s leads through the symbolic link '%s'; name the place itself", v->path,
-                                     name);
+        return error_set(v->e, ELOOP, "%s leads through the symbolic link '%s'; name the place itself", v->path, name);
     char at[PATH_MAX];
     ssize_t length = readlink(kernel_fd_path(fd).text, at, sizeof at - 1);
     at[length > 0 ? length : 0] = '\0';
@@ -74,7 +75,8 @@ static int open_directly(const char *path, uid_t owner, const char *owner_name, 
         return -1;
     for (const char *c = path; *(c += strspn(c, "/")) != '\0'; c += strcspn(c, "/")) {
         used += (size_t)snprintf(up + used, sizeof up - used, "../");
-        if (used >= sizeof up || fstatat(fd, up, &above, 0) < 0 || trust_check(&above, owner, owner_name, up, &ignored) < 0)
+        if (used >= sizeof up || fstatat(fd, up, &above, 0) < 0 ||
+            trust_check(&above, owner, owner_name, up, &ignored) < 0)
             return -1;
     }
     int trusted = fd;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 
 /* Does the site allow the caches among these maps? Those of a user share its limit. No file access. */
-int caches_check(const struct config *config, const struct volumes *volumes, enum volume_origin origin, struct error *e);
+int caches_check(const struct config *config, const struct volumes *volumes, enum volume_origin origin,
+                 struct error *e);
 
 #endif

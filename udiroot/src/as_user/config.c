@@ -269,8 +269,8 @@ void config_free(struct config *c)
 {
     char *texts[] = {c->udi_mount, c->loop_mount, c->image_path, c->image_owner, c->udi_root_path, c->etc_path,
                      c->rootfs_type, c->opt_udi_image, c->site_pre_mount_hook, c->site_post_mount_hook,
-                     c->per_node_cache_path, c->mkfs_xfs_path, c->site_resources, c->system, c->default_image_type, c->batch_type,
-                     c->default_modules};
+                     c->per_node_cache_path, c->mkfs_xfs_path, c->site_resources, c->system, c->default_image_type,
+                     c->batch_type, c->default_modules};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(texts[i]);
     struct strings *lists[] = {&c->users_to_import, &c->site_environ.set, &c->site_environ.append,

@@ -14,12 +14,13 @@ int config_check_place(const char *path, struct error *e)
     for (size_t i = 0; i < sizeof system_directories / sizeof system_directories[0]; i++)
         if (path_is_below(system_directories[i], path))
             return error_set(e, 0,
-                             "%.200s is a directory of the system, of which unsetupRoot would take every mount away; name "
-                             "a directory of shifter's own, such as /var/udiMount",
+                             "%.200s is a directory of the system, of which unsetupRoot would take every mount away; "
+                             "name a directory of shifter's own, such as /var/udiMount",
                              path);
     for (size_t i = 0; i < sizeof kernel_directories / sizeof kernel_directories[0]; i++)
         if (path_is_below(path, kernel_directories[i]))
-            return error_set(e, 0, "%.200s is in %s, which every container shows; name another place, such as /var/udiMount",
+            return error_set(e, 0,
+                             "%.200s is in %s, which every container shows; name another place, such as /var/udiMount",
                              path, kernel_directories[i]);
     return 0;
 }

@@ -174,7 +174,8 @@ int image_local_describe(const struct config *config, const char *path, struct i
 {
     *out = (struct image){.file_fd = -1, .meta_fd = -1};
     if (!config->allow_local_chroot)
-        return error_set(e, 0, "local:%s: this system has no local: images (allowLocalChroot is 0 in udiRoot.conf)", path);
+        return error_set(e, 0, "local:%s: this system has no local: images (allowLocalChroot is 0 in udiRoot.conf)",
+                         path);
     out->id = text_copy(path);
     /* Others who see the node's udiMount may have no right to it. */
     out->meta = (struct image_meta){.name = text_copy(path), .format = text_copy("directory"), .restricted = true};

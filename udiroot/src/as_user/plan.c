@@ -45,7 +45,8 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
     for (const struct plan_file *file = s->files; file != NULL && file->path != NULL; file++) {
         if (file->source != NULL)
             continue;
-        struct plan_step *step = add(plan, file->content != NULL ? PLAN_FILE : PLAN_DIRECTORY, NULL, file->path, "the job's");
+        enum plan_kind kind = file->content != NULL ? PLAN_FILE : PLAN_DIRECTORY;
+        struct plan_step *step = add(plan, kind, NULL, file->path, "the job's");
         step->content = file->content != NULL ? text_copy(file->content) : NULL;
         step->of_user = file->of_user;
         step->of_job = true;

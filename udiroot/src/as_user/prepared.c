@@ -28,7 +28,8 @@ static void read_plan(const char *plan, struct prepared *out)
 
 static char *describe(const struct prepared *p)
 {
-    return text_format("%s (modules %s%s%s)", p->image, p->modules, *p->volumes != '\0' ? "; volumes " : "", p->volumes);
+    return text_format("%s (modules %s%s%s)", p->image, p->modules, *p->volumes != '\0' ? "; volumes " : "",
+                       p->volumes);
 }
 
 static int fail_ambiguous(const struct strings *requests, struct error *e)

@@ -55,7 +55,9 @@ static const char *find_end(struct map *m, struct error *e)
     m->length = (size_t)((quoted ? c + 1 : last) - m->text);
     if (*c == '\0' && (quoted || (c > m->text && c[-1] == '\\' && last != c))) {
         m->length = (size_t)(c - m->text);
-        (void)bad(m, e, quoted ? "has an open quote; close it" : "ends in a backslash; write two of them for a name that does");
+        (void)bad(m, e,
+                  quoted ? "has an open quote; close it"
+                         : "ends in a backslash; write two of them for a name that does");
         return NULL;
     }
     if (quoted && *++c != ';' && *c != '\0' && !text_is_blank(*c)) {

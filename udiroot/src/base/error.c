@@ -20,10 +20,12 @@ int error_set(struct error *e, int errnum, const char *format, ...)
     /* Names can be longer than a message; the cause is the part that must not be cut off. */
     size_t end = (size_t)used < sizeof e->text - CAUSE ? (size_t)used : sizeof e->text - CAUSE;
     if (errnum > 0)
-        (void)snprintf(e->text + end, sizeof e->text - end, "%s: %s", end < (size_t)used ? "..." : "", strerror(errnum));
+        (void)snprintf(e->text + end, sizeof e->text - end, "%s: %s", end < (size_t)used ? "..." : "",
+                       strerror(errnum));
     /* Names come from users and images: nothing of them may steer the terminal that shows the message. */
     for (unsigned char *c = (unsigned char *)e->text; *c != '\0'; c++) {
-        bool second_set = c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f; /* the controls of ISO 6429's second set in UTF-8 */
+        /* The controls of ISO 6429's second set in UTF-8. */
+        bool second_set = c[0] == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f;
         if (iscntrl(*c) || second_set)
             *c = '?';
         if (second_set)

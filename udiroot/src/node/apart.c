@@ -100,8 +100,8 @@ static bool wait_for_answer(int fd, pid_t child, unsigned seconds)
     return ready > 0;
 }
 
-int apart_build(const struct plan *plan, const struct plan_subject *subject, int proc, int lock, int *container, int *tree,
-                struct error *e)
+int apart_build(const struct plan *plan, const struct plan_subject *subject, int proc, int lock, int *container,
+                int *tree, struct error *e)
 {
     unsigned seconds = BUILD_SECONDS;
     for (size_t i = 0; i < plan->count; i++)

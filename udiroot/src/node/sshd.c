@@ -49,8 +49,8 @@ static unsigned long long start_time(int proc, long pid)
         return 0;
     text[got] = '\0';
     const char *rest = strrchr(text, ')'); /* the name before it can hold anything */
-    if (rest == NULL ||
-        sscanf(rest, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state, &time) != 2)
+    static const char fields[] = ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu";
+    if (rest == NULL || sscanf(rest, fields, &state, &time) != 2)
         return 0;
     return state == 'Z' || state == 'X' ? 0 : time;
 }
@@ -99,8 +99,8 @@ static _Noreturn void become_sshd(int container, int proc, int log, const struct
     struct error e;
     char search[] = "PATH=/usr/bin:/bin", openssl[] = "OPENSSL_CONF=/dev/null", config[] = SSHD_CONFIG;
     char *const environment[] = {search, openssl, NULL};
-    char *const arguments[] = {(char[]){"/opt/udiImage/sbin/sshd"}, (char[]){"-D"}, (char[]){"-e"}, (char[]){"-f"}, config,
-                               NULL};
+    char *const arguments[] = {(char[]){"/opt/udiImage/sbin/sshd"}, (char[]){"-D"}, (char[]){"-e"}, (char[]){"-f"},
+                               config, NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
         _exit(1);

@@ -70,7 +70,8 @@ static char *session_environ(const struct plan_subject *s)
 {
     struct strings env = {0};
     CLEANUP_FREE char *image = text_format("SHIFTER_IMAGE=%s", s->image->id);
-    environ_set(&env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); /* where the image says nothing */
+    /* Where the image says nothing. */
+    environ_set(&env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     environ_set(&env, image);
     for (size_t i = 0; i < s->image->meta.environ.count; i++)
         environ_set(&env, s->image->meta.environ.items[i]);
@@ -91,9 +92,10 @@ static char *session_environ(const struct plan_subject *s)
 static int check_name(const char *name, struct error *e)
 {
     static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    return strspn(name, plain) == strlen(name)
-               ? 0
-               : error_set(e, 0, "-s: an account named '%s' cannot have an sshd: AllowUsers would read it as a pattern", name);
+    if (strspn(name, plain) == strlen(name))
+        return 0;
+    return error_set(e, 0, "-s: an account named '%s' cannot have an sshd: AllowUsers would read it as a pattern",
+                     name);
 }
 
 /* sshd_config(5), ssh_config(5): of two values for one word the first counts. */
@@ -159,8 +161,8 @@ static int fill(const struct plan_subject *s, const struct sshd_key *host, const
     add(out, &n, SSHD_DIRECTORY "/host_key", text_copy(host->private_text), true);
     add(out, &n, SSHD_DIRECTORY "/id_ed25519", text_copy(user->private_text), true);
     add(out, &n, SSHD_PASSWD,
-        text_format("%s:x:%u:%u::%s:/bin/sh\nroot:x:0:0:root:/root:/bin/sh\n", s->account->name, (unsigned)s->caller->uid,
-                    (unsigned)s->caller->gid, s->account->home),
+        text_format("%s:x:%u:%u::%s:/bin/sh\nroot:x:0:0:root:/root:/bin/sh\n", s->account->name,
+                    (unsigned)s->caller->uid, (unsigned)s->caller->gid, s->account->home),
         false);
     out->files[n] = (struct plan_file){
         .path = "/usr/bin/ssh", .source = text_format("%s/bin/ssh", s->config->opt_udi_image)};
@@ -172,7 +174,8 @@ int sshd_files_make(const struct plan_subject *s, const char *secret, const char
 {
     *out = (struct sshd_files){0};
     if (s->config->opt_udi_image == NULL)
-        return error_set(e, 0, "-s: there is no sshd: optUdiImage is not set; build its directory with extra/build-udiimage");
+        return error_set(e, 0,
+                         "-s: there is no sshd: optUdiImage is not set; build its directory with extra/build-udiimage");
     if (check_name(s->account->name, e) < 0)
         return -1;
     CLEANUP_FREE char *job = text_copy_n(holder, strcspn(holder, "@"));

@@ -98,7 +98,8 @@ int sshd_key_derive(const char *secret, const char *job, const char *role, struc
         out->private_text = private_file(seed, public, &line);
     }
     OPENSSL_cleanse(seed, sizeof seed);
-    return made ? 0 : error_set(e, 0, "libcrypto of this node makes no ed25519 keys (is it in a FIPS mode without them?)");
+    return made ? 0
+                : error_set(e, 0, "libcrypto of this node makes no ed25519 keys (is it in a FIPS mode without them?)");
 }
 
 void sshd_key_free(struct sshd_key *key)

@@ -218,7 +218,8 @@ static PyObject *py_check_trust(PyObject *Py_UNUSED(module), PyObject *arguments
     unsigned owner;
     int follow;
     struct error e;
-    if (!PyArg_ParseTuple(arguments, "O&IO&p", core_convert_text, &path, &owner, core_convert_text, &owner_name, &follow))
+    if (!PyArg_ParseTuple(arguments, "O&IO&p", core_convert_text, &path, &owner, core_convert_text, &owner_name,
+                          &follow))
         return NULL;
     int fd = trust_open(path != NULL ? path : "", (uid_t)owner, owner_name != NULL ? owner_name : "", follow != 0,
                         "", &e);

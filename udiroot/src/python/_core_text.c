@@ -127,7 +127,8 @@ static PyObject *py_environ_read_file(PyObject *Py_UNUSED(module), PyObject *arg
 static PyObject *options_object(const struct options *o)
 {
     static const char *const actions[] = {
-        [ACTION_RUN] = "run", [ACTION_HELP] = "help", [ACTION_VERSION] = "version", [ACTION_CHECK_CONFIG] = "check-config"};
+        [ACTION_RUN] = "run", [ACTION_HELP] = "help", [ACTION_VERSION] = "version",
+        [ACTION_CHECK_CONFIG] = "check-config"};
     struct strings command = {.items = o->command};
     while (o->command[command.count] != NULL)
         command.count++;
