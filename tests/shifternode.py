@@ -26,7 +26,7 @@ from tests.installation import ROOT
 
 PAYLOAD = [
     *("cat", "chmod", "dash", "env", "false", "grep", "head", "id", "ls", "mkdir", "mknod", "mount"),
-    *("printenv", "readlink", "sleep", "stat", "touch", "true", "wc"),
+    *("printenv", "readlink", "setpriv", "sleep", "stat", "touch", "true", "wc"),
 ]
 
 

@@ -50,6 +50,33 @@ def test_a_process_managers_socket_is_kept(node: ShifterNode) -> None:
         os.close(write)
 
 
+# What a strange parent hands down: capabilities(7)
+
+
+@pytest.mark.parametrize("bits", ["", "+no_setuid_fixup", "+keep_caps_locked"])
+def test_the_secure_bits_are_locked_whatever_the_callers_were(node: ShifterNode, bits: str) -> None:
+    ids = ["--reuid", str(node.alice.uid), "--regid", str(node.alice.gid), "--clear-groups"]
+    show = node.command(IMAGE, "/bin/setpriv", "--dump")
+    inherited = [f"--securebits={bits}"] if bits else []
+    done = subprocess.run(["setpriv", *ids, *inherited, "--", *show], cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert found["Securebits"] == "noroot,noroot_locked,no_setuid_fixup_locked,keep_caps_locked,0xc0"
+    capabilities = ("Inheritable capabilities", "Ambient capabilities", "Capability bounding set")
+    assert {found[name] for name in capabilities} == {"[none]"}
+
+
+@pytest.mark.parametrize("bits", ["+no_setuid_fixup,+no_setuid_fixup_locked", "+noroot_locked"])
+def test_secure_bits_that_are_locked_otherwise_end_the_start(node: ShifterNode, bits: str) -> None:
+    ids = ["--reuid", str(node.alice.uid), "--regid", str(node.alice.gid), "--clear-groups"]
+    command = ["setpriv", *ids, f"--securebits={bits}", "--", *node.command(IMAGE, "/bin/true")]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == (
+        "shifter: cannot set the secure bits, which a parent has locked in another way: Operation not permitted\n"
+    )
+
+
 # sec-20: the unprivileged phase cannot be driven from outside
 
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -13,6 +14,12 @@
 
 #include "base/file.h"
 #include "base/text.h"
+
+/* Neither uid 0 nor an ambient set nor a kept one is a source of capabilities, for good: capabilities(7). A caller whose
+ * parent had changed them starts from the same. */
+static const unsigned long secure_bits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED |
+                                         SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
+                                         SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
 
 /* The last two in bytes: at most 65536 groups of eleven. */
 enum { CAPABILITY_NUMBERS = 64, STATUS_USUAL = 4000, STATUS_LIMIT = 1 << 21 };
@@ -115,11 +122,15 @@ static int read_back(const struct caller *caller, int proc, struct error *e)
         return -1;
     if (setresuid((uid_t)-1, 0, (uid_t)-1) == 0 || setresgid((gid_t)-1, 0, (gid_t)-1) == 0)
         return error_set(e, 0, "privileges could be regained after the drop; report this to the administrator");
+    if (prctl(PR_GET_SECUREBITS) != (int)secure_bits)
+        return error_set(e, 0, "the secure bits were not set; report this to the administrator");
     return getgroups(0, NULL) == (int)caller->group_count ? 0 : error_set(e, 0, "the group list was not set");
 }
 
 int privilege_drop(const struct caller *caller, int proc, struct error *e)
 {
+    if (prctl(PR_SET_SECUREBITS, secure_bits) < 0)
+        return error_set(e, errno, "cannot set the secure bits, which a parent has locked in another way");
     for (int number = 0; number < CAPABILITY_NUMBERS; number++) {
         if (prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0)
             continue;
