@@ -10,13 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "as_root/privilege.h"
+#include "as_root/image_store.h"
 #include "as_root/process.h"
 #include "as_root/rootfs.h"
 #include "as_root/state.h"
 #include "as_user/account.h"
 #include "as_user/config.h"
-#include "as_user/image.h"
 #include "as_user/plan.h"
 #include "base/text.h"
 #include "node/caller.h"

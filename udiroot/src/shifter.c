@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "as_root/image_local.h"
+#include "as_root/image_store.h"
 #include "as_root/mounts.h"
 #include "as_root/privilege.h"
 #include "as_root/process.h"
@@ -23,7 +24,6 @@
 #include "as_user/config.h"
 #include "as_user/environ.h"
 #include "as_user/explain.h"
-#include "as_user/image.h"
 #include "as_user/modules.h"
 #include "as_user/options.h"
 #include "as_user/plan.h"

@@ -143,7 +143,7 @@ static char *value_of(const struct config_key *key, const void *field)
     case KEY_NUMBER: return text_format("%u", *(const unsigned *)field);
     case KEY_BYTES: return text_format("%" PRIu64, *(const uint64_t *)field);
     case KEY_PROPAGATION:
-        return text_copy(*(const enum config_propagation *)field == PROPAGATION_SLAVE ? "slave" : "private");
+        return text_copy(*(const enum mount_propagation *)field == PROPAGATE_SLAVE ? "slave" : "private");
     case KEY_LIST:
     case KEY_ASSIGNMENTS:
     case KEY_NAMES: return join(field);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "as_root/image_store.h"
+
 #include <stdio.h>
 #include <string.h>
 
+#include "as_root/privilege.h"
 #include "as_root/rootfs.h"
 #include "as_root/run.h"
 #include "as_root/trust.h"
-#include "as_user/image.h"
 
 struct client {
     const struct process *process;

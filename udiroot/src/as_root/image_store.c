@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include "as_root/image_store.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "as_root/trust.h"
-#include "as_user/image.h"
-#include "base/file.h"
 
-enum { META_LIMIT = 16 << 20, INDEX_ENTRY = IMAGE_ID_LENGTH + 1 };
+enum { INDEX_ENTRY = IMAGE_ID_LENGTH + 1 };
 
 int image_store_open(const struct config *config, struct error *e)
 {
@@ -92,12 +92,4 @@ int image_open(int store_fd, const struct config *config, const char *id, struct
     if (result == 0)
         result = open_entry(store_fd, config, file, O_RDONLY, &out->file_fd, &out->status, e);
     return result == 1 ? image_unavailable(id, e) : result;
-}
-
-int image_read_meta(struct image *image, struct error *e)
-{
-    size_t length;
-    CLEANUP_FREE char *text = file_read(image->meta_fd, 0, META_LIMIT, &length);
-    return text != NULL ? image_meta_parse(text, length, image->id, &image->meta, e)
-                        : error_set(e, errno, "cannot read the metadata of image %s", image->id);
 }

@@ -147,7 +147,7 @@ int kernel_clone_mount(int fd, bool recursive)
     return (int)syscall(NR_OPEN_TREE, fd, "", flags);
 }
 
-int kernel_change_mount(int fd, bool recursive, unsigned attributes, enum kernel_propagation propagation)
+int kernel_change_mount(int fd, bool recursive, unsigned attributes, enum mount_propagation propagation)
 {
     static const uint64_t types[] = {
         [PROPAGATE_PRIVATE] = MS_PRIVATE, [PROPAGATE_SLAVE] = MS_SLAVE, [PROPAGATE_UNCHANGED] = 0};

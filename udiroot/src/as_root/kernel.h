@@ -11,14 +11,7 @@
 #include <stdbool.h>
 #include <sys/stat.h>
 
-enum {                           /* attributes a mount can be given; never taken away */
-       MOUNT_READ_ONLY = 1 << 0, /* the values are MOUNT_ATTR_* of linux/mount.h */
-       MOUNT_NO_SUID = 1 << 1,
-       MOUNT_NO_DEVICES = 1 << 2,
-       MOUNT_NO_EXEC = 1 << 3
-};
-
-enum kernel_propagation { PROPAGATE_PRIVATE, PROPAGATE_SLAVE, PROPAGATE_UNCHANGED };
+#include "as_user/attributes.h"
 
 enum { KERNEL_LINKS = 40 }; /* as many as the kernel follows: path_resolution(7) */
 
@@ -38,7 +31,7 @@ int kernel_walk(int root, const char *path, int links, kernel_visit *visit, void
  * kernels. */
 int kernel_clone_mount(int fd, bool recursive);
 /* Adds attributes to the mount behind `fd` and sets its propagation; ENOSYS on old kernels. */
-int kernel_change_mount(int fd, bool recursive, unsigned attributes, enum kernel_propagation propagation);
+int kernel_change_mount(int fd, bool recursive, unsigned attributes, enum mount_propagation propagation);
 /* Attaches a detached mount on top of the directory or file `target`. */
 int kernel_attach_mount(int mount, int target);
 

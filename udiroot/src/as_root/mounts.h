@@ -37,7 +37,7 @@ struct bind {
     const char *name;    /* its path in the container, for messages */
     unsigned attributes; /* added to those the source already has (never taken away) */
     bool recursive;
-    enum kernel_propagation propagation;
+    enum mount_propagation propagation;
 };
 /* Shows the source at the target, restricted before it can be seen there. `proc` as above. Both are taken by descriptor
  * and no name is looked up again, so nobody can turn either to another place meanwhile. `id`: NULL, or of the

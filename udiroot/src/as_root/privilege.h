@@ -6,16 +6,8 @@
 #ifndef SHIFTER_PRIVILEGE_H
 #define SHIFTER_PRIVILEGE_H
 
-#include <sys/types.h>
-
+#include "as_user/caller.h"
 #include "base/error.h"
-
-struct caller {
-    uid_t uid;
-    gid_t gid;
-    gid_t *groups; /* the process's supplementary groups, without gid 0: never looked up again, so none comes back */
-    size_t group_count;
-};
 
 /* The caller of a setuid-root program: the real ids, which must not be 0. */
 int caller_of_process(struct caller *out, struct error *e);

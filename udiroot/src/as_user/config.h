@@ -9,12 +9,11 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "as_user/attributes.h"
 #include "as_user/environ.h"
 #include "as_user/volumes.h"
 #include "base/error.h"
 #include "base/text.h"
-
-enum config_propagation { PROPAGATION_PRIVATE, PROPAGATION_SLAVE };
 
 struct config_module { /* module_<name>_* keys, section 3.4 */
     char *name;
@@ -45,7 +44,7 @@ struct config {
     char *site_pre_mount_hook, *site_post_mount_hook;
     struct volumes site_fs;
     struct site_environ site_environ;
-    enum config_propagation mount_propagation_style;
+    enum mount_propagation mount_propagation_style;
     char *per_node_cache_path;
     uint64_t per_node_cache_size_limit;
     struct strings per_node_cache_allowed_fs_type;

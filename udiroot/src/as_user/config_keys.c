@@ -225,7 +225,7 @@ int config_key_assign(const struct config_key *key, void *base, const char *valu
     case KEY_PROPAGATION:
         if (!is_word(value, "private slave"))
             return error_set(e, 0, "'%.200s' is none of: private slave", value);
-        *(enum config_propagation *)field = value[0] == 's' ? PROPAGATION_SLAVE : PROPAGATION_PRIVATE;
+        *(enum mount_propagation *)field = value[0] == 's' ? PROPAGATE_SLAVE : PROPAGATE_PRIVATE;
         return 0;
     case KEY_WORD:
         if (!is_word(value, key->words))

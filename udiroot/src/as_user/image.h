@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Which image, and may this user use it: image specification, tag index, gateway fallback, metadata, ACL
- * (spec: runtime contract, sections 5 and 6; docs/image-store.md for the tag index).
+ * Which image, and may this user use it: image specification, metadata, ACL (spec: runtime contract, sections 5 and
+ * 6). as_root/image_store.h finds and opens its files.
  */
 #ifndef SHIFTER_IMAGE_H
 #define SHIFTER_IMAGE_H
@@ -10,8 +10,6 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-#include "as_root/privilege.h"
-#include "as_root/process.h"
 #include "as_user/config.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -37,21 +35,6 @@ void image_spec_free(struct image_spec *spec);
 
 /* The file name of a tag in the tag index; NULL when it would be longer than a file name can be. */
 char *image_tag_encode(const char *tag);
-
-/* The image store: `imagePath` opened once, O_PATH|O_DIRECTORY, no symlink followed, every component from / checked:
- * owner root or imageOwner, not writable by group or others (a sticky bit does not make up for it). Returns the
- * descriptor. */
-int image_store_open(const struct config *config, struct error *e);
-
-/* Resolves a spec to an id through the tag index below the store descriptor.
- * Returns 0 with id filled, 1 when the index has no such tag, -1 on error (damaged or untrusted index file). */
-int image_index_lookup(int store_fd, const struct config *config, const struct image_spec *spec,
-                       char id[IMAGE_ID_LENGTH + 1], struct error *e);
-/* Gateway fallback: forks, becomes the caller for good with the limits he had, executes `shifterimg lookup type:tag` of
- * udiRootPath, which only root may have written, with a constant environment, reads one line within gatewayTimeout. The
- * answer is hostile input: exactly 64 lower-case hex digits or an error. */
-int image_gateway_lookup(const struct config *config, const struct image_spec *spec, const struct process *process,
-                         const struct caller *caller, char id[IMAGE_ID_LENGTH + 1], struct error *e);
 
 struct image_meta { /* <id>.meta, section 6.2 */
     char *name;                /* of the image in messages: its id */
@@ -81,7 +64,6 @@ struct image {
     struct image_meta meta;
 };
 bool image_is_id(const char *text);
-int image_open(int store_fd, const struct config *config, const char *id, struct image *out, struct error *e);
 /* Fills image->meta from the open file. What an image's author wrote is in there: parse it with the user's rights. */
 int image_read_meta(struct image *image, struct error *e);
 /* Section 6.3 with the caller's real ids and process groups. Denied and absent read the same to the user. */

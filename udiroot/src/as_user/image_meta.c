@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
 #include <string.h>
 
 #include "as_user/image.h"
 #include "as_user/lines.h"
+#include "base/file.h"
 
-enum { MOST_IDS = 1000 };
+enum { MOST_IDS = 1000, META_LIMIT = 16 << 20 /* bytes */ };
 
 /* Keys of both gateways. A value that ends in a backslash does not swallow the line after it: section 6.2, W-15. */
 static const char *const keys[] = {"FORMAT", "ENTRY",   "CMD", "WORKDIR", "USERACL", "GROUPACL",
@@ -141,6 +143,14 @@ void image_meta_free(struct image_meta *meta)
     free(meta->user_acl);
     free(meta->group_acl);
     *meta = (struct image_meta){0};
+}
+
+int image_read_meta(struct image *image, struct error *e)
+{
+    size_t length;
+    CLEANUP_FREE char *text = file_read(image->meta_fd, 0, META_LIMIT, &length);
+    return text != NULL ? image_meta_parse(text, length, image->id, &image->meta, e)
+                        : error_set(e, errno, "cannot read the metadata of image %s", image->id);
 }
 
 /* The same words whether there is no such image or the user may not know it: his question must not tell him which. */

@@ -54,7 +54,7 @@ static void add_upper_layer(const struct plan_subject *s, struct plan *plan)
 }
 
 static void add_binds(const struct volumes *volumes, enum plan_kind kind, const char *reason,
-                      enum kernel_propagation style, struct plan *plan)
+                      enum mount_propagation style, struct plan *plan)
 {
     for (size_t i = 0; i < volumes->count; i++) {
         const struct volume *volume = &volumes->items[i];
@@ -112,7 +112,7 @@ static void add_own_trees(const struct plan_subject *s, struct plan *plan)
             add_own(file->source, file->path, "the job's", plan)->of_job = true;
 }
 
-static void add_system_binds(enum kernel_propagation style, struct plan *plan)
+static void add_system_binds(enum mount_propagation style, struct plan *plan)
 {
     static const struct {
         const char *path;
@@ -146,8 +146,7 @@ void plan_make(const struct plan_subject *s, struct plan *out)
 {
     const struct config *config = s->config;
     *out = (struct plan){.writable = config->mount_udi_root_writable};
-    enum kernel_propagation style =
-        config->mount_propagation_style == PROPAGATION_SLAVE ? PROPAGATE_SLAVE : PROPAGATE_PRIVATE;
+    enum mount_propagation style = config->mount_propagation_style;
     add_upper_layer(s, out);
     add(out, PLAN_ROOT, NULL, "/", "image and own files in one tree");
     add_hook(config->site_pre_mount_hook, "sitePreMountHook", out);

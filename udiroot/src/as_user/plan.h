@@ -9,9 +9,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "as_root/kernel.h"
-#include "as_root/privilege.h"
 #include "as_user/account.h"
+#include "as_user/attributes.h"
+#include "as_user/caller.h"
 #include "as_user/config.h"
 #include "as_user/image.h"
 #include "as_user/modules.h"
@@ -46,7 +46,7 @@ struct plan_step {
     bool split;    /* PLAN_BIND: entry by entry, because more will be mounted in between */
     bool of_job;   /* belongs to one job, so no part of what makes two plans equal */
     bool of_user;  /* PLAN_FILE: the user's, for nobody else to read */
-    enum kernel_propagation propagation;
+    enum mount_propagation propagation;
     const char *reason; /* why it is there, for people */
 };
 

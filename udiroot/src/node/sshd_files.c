@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "as_root/kernel.h"
 #include "as_root/trust.h"
 #include "as_user/environ.h"
 #include "base/text.h"

@@ -104,7 +104,7 @@ static PyObject *field_object(const struct config_key *key, const void *base)
     case KEY_NAMES: return core_list(field);
     case KEY_VOLUMES: return volumes_object(field);
     case KEY_PROPAGATION:
-        return core_text(*(const enum config_propagation *)field == PROPAGATION_SLAVE ? "slave" : "private");
+        return core_text(*(const enum mount_propagation *)field == PROPAGATE_SLAVE ? "slave" : "private");
     case KEY_UNUSED:
     case KEY_DEPRECATED:
     case KEY_RENAMED: break;
