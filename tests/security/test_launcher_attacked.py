@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.accounts import MARK
-from tests.security.attacks import ROOT, swapping, traced
+from tests.security.attacks import ROOT, calls_of, swapping, traced
 from tests.shifternode import ShifterNode, base_tree, image_id
 
 IMAGE = f"--image=id:{image_id('base')}"
@@ -241,6 +241,28 @@ def test_sec20_a_stopped_launcher_shows_nothing_and_takes_nothing(node: ShifterN
     assert control > 8  # the same attacks work on a process that is the user's
     assert Path(node.program("shifter")).read_bytes() == before
     assert node.loop_devices() == []
+
+
+@pytest.mark.parametrize("words", [(IMAGE, "/bin/true"), ("--explain", IMAGE), ("--check-config",)])
+def test_sec20_tracing_is_forbidden_after_each_change_of_rights(node: ShifterNode, words: tuple[str, ...]) -> None:
+    """A change of effective ids sets what fs.suid_dumpable says: prctl(2), PR_SET_DUMPABLE."""
+    tool = node.base / "sbin/udiroot"
+    tool.parent.mkdir(exist_ok=True)
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    waiting, changes = "", 0
+    for _, name, arguments in calls_of(node, node.command(*words)):
+        if name in ("setresuid", "setresgid"):
+            real, effective, saved = arguments.split(", ")
+            tried = (effective, saved) == ("0", "-1")  # at the end, in vain
+            if not tried and (real == "-1" or real == effective != "0"):  # else the effective one stays, root's
+                waiting, changes = f"{name}({arguments})", changes + 1
+        elif name == "prctl" and arguments.startswith("PR_SET_DUMPABLE, SUID_DUMP_DISABLE"):
+            waiting = ""
+        elif name not in ("setgroups", "getuid", "getgid", "geteuid"):
+            assert waiting == "", name
+    tool.unlink()
+    assert (waiting, changes > 3) == ("", True)
 
 
 def test_sec27_a_container_cannot_write_to_the_launcher_that_started_it(node: ShifterNode) -> None:

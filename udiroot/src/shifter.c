@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "as_root/image_local.h"
@@ -348,7 +349,8 @@ static int execute(struct run *r)
 static void become_caller(void)
 {
     struct error e;
-    if (setresgid(getgid(), getgid(), getgid()) == 0 && setresuid(getuid(), getuid(), getuid()) == 0)
+    if (setresgid(getgid(), getgid(), getgid()) == 0 && setresuid(getuid(), getuid(), getuid()) == 0 &&
+        prctl(PR_SET_DUMPABLE, 0) == 0) /* the image of --explain is still open */
         return;
     (void)error_set(&e, errno, "cannot run as who called; is this a user namespace that lacks his ids? Leave it");
     _exit(fail(&e));
