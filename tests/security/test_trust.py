@@ -38,6 +38,12 @@ def test_a_way_of_roots_alone_is_trusted_with_and_without_links(place: Path) -> 
     _core.check_trust("/", 0, "root", False)
 
 
+def test_a_way_begins_at_the_root(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for path in ("own", "own/file", "./own", ""):
+        assert refusal(path) == f"cannot open {path}: Invalid argument"
+
+
 @pytest.mark.parametrize("end", ["", "/deep", "/deep/.", "/file", "/deep/../file"])
 def test_whoever_could_write_above_is_named_with_the_place(place: Path, end: str) -> None:
     (place / "link").symlink_to("own")

@@ -70,7 +70,7 @@ static int open_directly(const char *path, uid_t owner, const char *owner_name, 
     size_t used = 0;
     struct stat above;
     struct error ignored;
-    CLEANUP_CLOSE int fd = strstr(path, "..") == NULL ? kernel_open_no_symlinks(path) : -1;
+    CLEANUP_CLOSE int fd = path[0] == '/' && strstr(path, "..") == NULL ? kernel_open_no_symlinks(path) : -1;
     if (fd < 0 || fstat(fd, st) < 0 || !S_ISDIR(st->st_mode) || trust_check(st, owner, owner_name, path, &ignored) < 0)
         return -1;
     for (const char *c = path; *(c += strspn(c, "/")) != '\0'; c += strcspn(c, "/")) {
