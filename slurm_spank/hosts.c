@@ -60,7 +60,7 @@ static int write_hosts(FILE *out, const char *nodes, const char *cpus, struct er
     return error_set(e, 0, "the CPU counts '%.200s' do not fit the node list '%.200s'", cpus, nodes);
 }
 
-char *hosts_expand(const char *nodes, const char *cpus, struct error *e)
+char *hosts_from_slurm(const char *nodes, const char *cpus, struct error *e)
 {
     char *text = NULL;
     size_t length = 0;

@@ -9,6 +9,6 @@
 
 /* "n[1-3]" and "4(x2),2" become "n1/4 n2/4 n3/2", in allocation order; free(3) the result. `cpus` is NULL where slurmd
  * does not tell: then each node counts once. NULL and an error when the two do not fit together. */
-char *hosts_expand(const char *nodes, const char *cpus, struct error *e);
+char *hosts_from_slurm(const char *nodes, const char *cpus, struct error *e);
 
 #endif

@@ -106,7 +106,7 @@ static char *job_hosts(void)
         nodes = getenv("SLURM_NODELIST"); /* the name in prologs up to Slurm 22.05 */
     if (nodes == NULL)
         return NULL;
-    char *hosts = hosts_expand(nodes, cpus, &e);
+    char *hosts = hosts_from_slurm(nodes, cpus, &e);
     if (hosts == NULL)
         slurm_error("shifter: %s; the container gets no /var/hostsfile", e.text);
     return hosts;

@@ -26,7 +26,7 @@ int main(void)
     while (fgets(line, sizeof line, stdin) != NULL) {
         char *next = line, *nodes = strsep(&next, "\t\n"), *cpus = strsep(&next, "\n");
         struct error e;
-        char *text = hosts_expand(nodes, strcmp(cpus, "-") == 0 ? NULL : cpus, &e);
+        char *text = hosts_from_slurm(nodes, strcmp(cpus, "-") == 0 ? NULL : cpus, &e);
         (void)printf("%s%s\n", text != NULL ? "" : "error: ", text != NULL ? text : e.text);
         (void)fflush(stdout);
         free(text);

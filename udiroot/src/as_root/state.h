@@ -4,10 +4,11 @@
  * bind mount of its nsfs file, next to the text of the plan it was built from and the list of those who hold it:
  *
  *     STATEDIR/<udiMount, "/" written as "%">/     a private tmpfs while there is any environment
- *         <uid>.<n>/builder  plan  hosts  ns  shown  ready  holders/<holder>
+ *         <uid>.<n>/builder  plan  hosts  ns  shown  sshd  ready  holders/<holder>
  *
- * All of it is root's alone. An environment that is not `ready`, or whose `ns` is not an nsfs mount, is debris of a
- * crash or a reboot, unless a process has locked its `builder`.
+ * `hosts` holds what sets jobs of one plan apart, `sshd` says which process watches the job's sshd, `shown` that the
+ * tree is at udiMount. All of it is root's alone. An environment that is not `ready`, or whose `ns` is not an nsfs
+ * mount, is debris of a crash or a reboot, unless a process has locked its `builder`.
  */
 #ifndef SHIFTER_STATE_H
 #define SHIFTER_STATE_H

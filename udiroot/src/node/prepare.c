@@ -117,7 +117,7 @@ void prepare_close(struct prepare *s)
     *s = (struct prepare){.base = -1, .directory = -1};
 }
 
-int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
+int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *of_job, const char *holder,
                  bool with_sshd, int *builder, struct error *e)
 {
     *builder = -1;
@@ -126,7 +126,7 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
     for (size_t i = 0; i < names.count && result == 0; i++) {
         CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
         if (environment < 0 || !state_file_equals(environment, "plan", plan_text) ||
-            !state_file_equals(environment, "hosts", hosts))
+            !state_file_equals(environment, "hosts", of_job))
             continue;
         if (environment_is_being_built(environment))
             *builder = *builder >= 0 ? *builder : environment_builder(environment);
@@ -254,12 +254,13 @@ static char *make_environment(struct prepare *s, uid_t uid, struct error *e)
 }
 
 static int fill_environment(struct prepare *s, int environment, const struct plan *plan,
-                            const struct plan_subject *subject, int proc, const char *hosts, const char *holder,
+                            const struct plan_subject *subject, int proc, const char *of_job, const char *holder,
                             bool with_sshd, struct error *e)
 {
     CLEANUP_FREE char *text = plan_describe(plan, subject);
     if (upper_write(environment, "plan", text, strlen(text), e) < 0 ||
-        upper_write(environment, "hosts", hosts, strlen(hosts), e) < 0 || upper_write(environment, "ns", "", 0, e) < 0)
+        upper_write(environment, "hosts", of_job, strlen(of_job), e) < 0 ||
+        upper_write(environment, "ns", "", 0, e) < 0)
         return -1;
     if (mkdirat(environment, "holders", 0700) < 0)
         return error_set(e, errno, "cannot create the list of holders");
@@ -282,7 +283,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
 }
 
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
-                  const char *hosts, const char *holder, bool with_sshd, struct error *e)
+                  const char *of_job, const char *holder, bool with_sshd, struct error *e)
 {
     CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
     if (name == NULL)
@@ -291,7 +292,7 @@ int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_
     if (environment < 0)
         return error_set(e, errno, "cannot open %s/%s", s->path, name);
     CLEANUP_CLOSE int builder = environment_claim(environment, e);
-    if (builder >= 0 && fill_environment(s, environment, plan, subject, proc, hosts, holder, with_sshd, e) == 0)
+    if (builder >= 0 && fill_environment(s, environment, plan, subject, proc, of_job, holder, with_sshd, e) == 0)
         return 0;
     struct error second;
     (void)environment_remove(s, name, &second); /* the first error is the one to report */

@@ -23,16 +23,16 @@ int prepare_open(const struct config *config, int proc, bool create, struct prep
 /* Unlocks; removes the directories when no environment is left. */
 void prepare_close(struct prepare *state);
 
-/* Adds `holder` to the environment of this plan and host list: 1 when there was one, 0 when there was none. One
+/* Adds `holder` to the environment of this plan and job: 1 when there was one, 0 when there was none. One
  * `with_sshd` counts only while that runs. `*builder` is -1; when there is none but somebody builds it just now, it
  * is what environment_await takes, once the state is closed. */
-int prepare_join(struct prepare *state, uid_t uid, const char *plan_text, const char *hosts, const char *holder,
+int prepare_join(struct prepare *state, uid_t uid, const char *plan_text, const char *of_job, const char *holder,
                  bool with_sshd, int *builder, struct error *e);
-/* Builds an environment and pins it, held by `holder`. Undone on failure. Returns in the host's namespace. The
- * lock is let go while a process builds and while sshd starts. `hosts` is the list as it was given ("" for none), a
- * hundredth of the file that it becomes, and what else sets jobs apart. */
+/* Builds an environment and pins it, held by `holder`. Undone on failure. Returns in the host's namespace. The lock
+ * is let go while a process builds and while sshd starts. `of_job` sets jobs of one plan apart: the host list as it
+ * was given ("" for none), a hundredth of the file that it becomes, and whose the keys of its sshd are. */
 int prepare_build(struct prepare *state, const struct plan *plan, const struct plan_subject *subject, int proc,
-                  const char *hosts, const char *holder, bool with_sshd, struct error *e);
+                  const char *of_job, const char *holder, bool with_sshd, struct error *e);
 /* Takes `holder` (NULL: everybody) off every environment and removes those that nobody holds any more. Who builds one
  * sees it when he has finished, and removes it himself. */
 int prepare_release(struct prepare *state, int proc, const char *holder, struct error *e);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The sshd of a prepared environment (spec: runtime contract, section 14; docs/adr/0013-sshd.md): the user's process,
+ * The sshd of a prepared environment (spec: runtime contract, section 14; docs/adr/0016-sshd.md): the user's process,
  * and a watcher of root's above it, to which everything falls that a login leaves behind.
  */
 #ifndef SHIFTER_SSHD_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * ed25519 keys of a job, computed from one secret that all its nodes know, so that nodes need not talk to each other
- * (docs/adr/0013-sshd.md). Forms: RFC 8709 (public key), OpenSSH's PROTOCOL.key (private key).
+ * (docs/adr/0016-sshd.md). Forms: RFC 8709 (public key), OpenSSH's PROTOCOL.key (private key).
  */
 #ifndef SHIFTER_SSHD_KEYS_H
 #define SHIFTER_SSHD_KEYS_H
