@@ -14,6 +14,8 @@ import pytest
 
 from tests.accounts import User
 from tests.shifternode import ShifterNode, base_tree, host_mounts, image_id
+from udiroot.check import check
+from udiroot.check.problem import ERROR
 
 IMAGE = f"--image=id:{image_id('base')}"
 
@@ -226,6 +228,30 @@ def test_the_tree_of_an_image_with_an_acl_is_not_shown_to_the_node(node: Shifter
     assert not (node.udi_mount / "var").exists()
     assert "setns" not in system_calls(node, "/bin/true")
     assert node.script("cat /etc/os-release", image="mine") == "NAME=TestImage\n"
+
+
+def test_nothing_of_the_sites_is_hidden_by_a_tree(node: ShifterNode) -> None:
+    """A udiMount with something in it, be it a dot file, is not shifter's own: nothing is prepared for anybody."""
+    place = node.base / "of-the-site"
+    place.mkdir()
+    node.add_image("mine", node.base / "tree", f"USERACL: {node.alice.uid}\n")
+    for directory, image in ((node.base / "bin", "base"), (place, "base"), (place, "mine")):
+        (directory / ".keep").touch()
+        node.configure(udiMount=str(directory))
+        done = node.as_root("setupRoot", "-u", node.alice.name, "id", image_id(image))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"udiMount {directory} is not empty" in done.stderr
+        assert not node.state.exists()
+        (found,) = [problem for problem in check(node.conf, installed=True) if problem.key == "udiMount"]
+        assert (found.severity, "is not empty" in found.message) == (ERROR, True)
+        assert node.script("cat /etc/os-release", image=image) == "NAME=TestImage\n"  # nobody else sees that one
+        (directory / ".keep").unlink()
+    setup(node)
+    assert (place / "etc/os-release").exists()
+    assert [problem for problem in check(node.conf, installed=True) if problem.key == "udiMount"] == []
+    setup(node, user=node.eve)
+    unsetup(node)
+    place.rmdir()
 
 
 def test_wrong_use_is_refused_with_status_1(node: ShifterNode) -> None:

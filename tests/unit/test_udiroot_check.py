@@ -114,7 +114,7 @@ def test_the_mode_of_the_file(conf: Path, mode: int, word: str) -> None:
     ("text", "key", "severity", "line", "word"),
     [
         ("udiMount=/no/such/directory\n", "udiMount", "error", 1, "cannot be made"),
-        ("udiMount=/usr/share/doc\n", "udiMount", "warning", 1, "not empty"),
+        ("udiMount=/usr/share/doc\n", "udiMount", "error", 1, "not empty"),
         ("udiMount=/usr/share\n", "udiMount", "error", 1, "directory of the system"),
         ("udiMount=/etc/passwd\n", "udiMount", "error", 1, "is a file, not a directory"),
         ("imagePath=/tmp\n", "imagePath", "error", 1, "can be written by others"),

@@ -115,8 +115,10 @@ def _udi_mount(conf: ConfFile) -> Iterator[Problem]:
     elif path:
         problems = list(trusted(conf, "udiMount", path, follow=False))
         yield from problems
-        if not problems and _has_entries(path):
-            yield conf.problem(WARNING, "udiMount", f"{path} is not empty; give shifter a directory of its own")
+        shows_container = os.access(f"{path}/var/shifterConfig.json", os.F_OK)
+        if not problems and not shows_container and _has_entries(path):
+            what = f"{path} is not empty, so setupRoot refuses to hide it; give shifter a directory of its own"
+            yield conf.problem(ERROR, "udiMount", what)
 
 
 def _has_entries(path: str) -> bool:

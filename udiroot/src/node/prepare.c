@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "node/prepare.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -147,10 +148,8 @@ static int set_apart(int fd, const struct prepare *s, struct error *e)
     return error_set(e, errno, "cannot set the mounts at %s apart", s->config->udi_mount);
 }
 
-/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user
- * of the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his
- * volumes, which may come out of closed directories. */
-static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
+/* Is a tree shown there, or anything else mounted? -1 on error. */
+static int is_occupied(const struct prepare *s, int proc, struct error *e)
 {
     struct mount_table table;
     if (mount_table_read(proc, &table, e) < 0)
@@ -159,8 +158,42 @@ static int show_tree(struct prepare *s, int proc, int environment, int tree, str
     for (size_t i = 0; i < table.count && !occupied; i++)
         occupied = path_is_below(table.items[i].point, s->config->udi_mount);
     mount_table_free(&table);
-    if (occupied)
-        return 0;
+    return occupied;
+}
+
+/* A directory that the site uses for something would vanish below a shown tree, and all mounts in it with
+ * unsetupRoot. */
+static int check_bare(const struct prepare *s, int proc, struct error *e)
+{
+    int occupied = is_occupied(s, proc, e);
+    if (occupied != 0)
+        return occupied < 0 ? -1 : 0;
+    CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
+    if (bare < 0)
+        return -1;
+    int copy = openat(bare, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = copy < 0 ? NULL : fdopendir(copy);
+    if (listing == NULL)
+        return error_set(e, errno, "cannot list udiMount %s", s->config->udi_mount);
+    const struct dirent *entry;
+    while ((entry = readdir(listing)) != NULL && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
+        continue;
+    int result = entry == NULL ? 0
+                               : error_set(e, 0, "udiMount %s is not empty: a container would hide '%s' in it; name a "
+                                                 "directory of shifter's own in udiRoot.conf, or empty this one",
+                                           s->config->udi_mount, entry->d_name);
+    (void)closedir(listing);
+    return result;
+}
+
+/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user
+ * of the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his
+ * volumes, which may come out of closed directories. */
+static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
+{
+    int occupied = is_occupied(s, proc, e);
+    if (occupied != 0)
+        return occupied < 0 ? -1 : 0;
     CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
     if (bare < 0 || upper_write(environment, "shown", "", 0, e) < 0)
         return -1;
@@ -285,7 +318,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
                   const char *of_job, const char *holder, bool with_sshd, struct error *e)
 {
-    CLEANUP_FREE char *name = make_environment(s, subject->caller->uid, e);
+    CLEANUP_FREE char *name = check_bare(s, proc, e) < 0 ? NULL : make_environment(s, subject->caller->uid, e);
     if (name == NULL)
         return -1;
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
