@@ -29,7 +29,8 @@ OPTIONS = [
     ("--env=", "--env"), ("--env=X", "'X'"), ("--env==x", "'=x'"), (f"--env={ESCAPE}=1", "control character"),
     ("--env-file=", "--env-file"), ("--env-file=/no/such", "/no/such"), ("--env-file=/etc/shadow", "/etc/shadow"),
     ("--env-file=/", "Is a directory"), ("--env-file=/dev/zero", "longer than"), (f"--env-file={ESCAPE}", "--env-file"),
-    ("--env-file=/proc/self/mem", "/proc/self/mem"), ("--module=", "--module"), ("--module=nosuch", "nosuch"),
+    ("--env-file=/proc/self/mem", "/proc/self/mem"), ("--volume=", "--volume"),
+    ("--module=", "--module"), ("--module=nosuch", "nosuch"),
     ("--module=,", "--module"), (f"--module={ESCAPE}", "--module"), ("--module=" + "x" * 100_000, "--module"),
     ("--keepenv=", "--keepenv"), ("--keepenv=A=1", "A=1"), ("--explain=xml", "xml"),
     (f"--explain={ESCAPE}", "--explain"),
@@ -130,7 +131,8 @@ def test_a_file_of_variables(node: ShifterNode, text: str, word: str) -> None:
     ],
 )
 def test_a_command(node: ShifterNode, command: str, status: int) -> None:
-    one_line(node, "shifter", node.run(IMAGE, command), status, "in the container")
+    said = command.replace(ESCAPE, "?[31m")
+    one_line(node, "shifter", node.run(IMAGE, command), status, f"cannot execute '{said}' in the container")
 
 
 @pytest.mark.parametrize(

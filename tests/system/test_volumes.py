@@ -135,6 +135,8 @@ def test_where_maps_come_from(node: ShifterNode) -> None:
     assert signature(**own) == "/srv/data:/one;/srv/data:/two"
     assert signature(**slurms) == "/srv/data:/three"
     assert signature(**own, **slurms) == "/srv/data:/one;/srv/data:/two"
+    assert signature(SHIFTER_VOLUME="") == ""
+    assert signature(SHIFTER_VOLUME="", **slurms) == "/srv/data:/three"
     assert signature("-V/srv/data:/three", **own, **slurms) == "/srv/data:/three"
     assert signature("-V/srv/data/:/two:RO", "--volume=/srv//data:/one") == "/srv/data:/one;/srv/data:/two:ro"
 

@@ -111,6 +111,8 @@ def test_unambiguous_beginnings_of_long_options() -> None:
         (["--version=x"], "option --version takes no value "),
         (["--image="], "option --image has an empty value "),
         (["--module="], "option --module has an empty value "),
+        (["--volume="], "option --volume has an empty value "),
+        (["-V/a:/b", "-V", ""], "option --volume has an empty value "),
         (["--workdir="], "option --workdir has an empty value "),
         (["--entrypoint="], "option --entrypoint has an empty value "),
         (["--env-file="], "option --env-file has an empty value "),

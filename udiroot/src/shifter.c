@@ -339,7 +339,7 @@ static int execute(struct run *r)
     (void)execvp(program, r->command.words.items);
     int cause = errno;
     bool missing = cause == ENOENT || cause == ENOTDIR;
-    (void)error_set(&e, cause, "cannot execute %s in the container%s", program,
+    (void)error_set(&e, cause, "cannot execute '%s' in the container%s", program,
                     missing ? " (the program or its interpreter is not there)" : "");
     (void)fail(&e);
     return missing ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE;

@@ -24,6 +24,8 @@ static void check_accepted(const struct options *o)
     expect_no_empty(o->entrypoint_program, "--entrypoint");
     expect_no_empty(o->workdir_path, "--workdir");
     expect_no_empty(o->env_file, "--env-file");
+    for (size_t i = 0; i < o->volumes.count; i++)
+        expect_no_empty(o->volumes.items[i], "--volume");
     if ((o->entrypoint_program != NULL && !o->entrypoint) || (o->workdir_path != NULL && !o->workdir))
         bug("a value without its option");
     if (o->explain != NULL && strcmp(o->explain, "text") != 0 && strcmp(o->explain, "json") != 0)

@@ -128,11 +128,19 @@ static int take_value(const char *option, const char *value, const char **where,
     return 0;
 }
 
+static int add_volumes(const char *maps, struct options *out, struct error *e)
+{
+    if (take_value("--volume", maps, &maps, e) < 0)
+        return -1;
+    strings_add(&out->volumes, maps);
+    return 0;
+}
+
 static int apply(int option, struct options *out, struct error *e)
 {
     switch (option) {
     case 'i': return take_value("--image", optarg, &out->image, e);
-    case 'V': strings_add(&out->volumes, optarg); return 0;
+    case 'V': return add_volumes(optarg, out, e);
     case 'm': return take_value("--module", optarg, &out->modules, e);
     case OPTION_ENTRYPOINT:
         out->entrypoint = true;
