@@ -5,13 +5,16 @@ and the installed `shifter`. Each test is named after its line there."""
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from tests.installation import ROOT
 from tests.registryserver import Pushed, RegistryServer
-from tests.shifternode import base_tree
+from tests.shifternode import ShifterNode, base_tree, image_id
 from tests.site import Site
 
 
@@ -78,3 +81,52 @@ def test_explain_of_the_installed_programs(pulled: tuple[Site, str], image: Push
     told = json.loads(done.stdout)
     assert (told["image"], told["request"], told["prepared"]) == (image.id, reference, False)
     assert "prepared   no: the container is built\n" in run(pulled, "--explain")
+
+
+# GPU. The reference's shell script bound the driver when CUDA_VISIBLE_DEVICES named a device. Here a module does, of
+# which that variable decides nothing: nobody's container without it has anything, everybody's with it has all.
+
+GPU = "/opt/udiImage/modules/gpu"
+DEVICES: list[dict[str, str]] = [
+    {} if value is None else {"CUDA_VISIBLE_DEVICES": value} for value in (None, "", "NoDevFiles", "0", "1", "0,1")
+]
+LOOK = f"echo ${{CUDA_VISIBLE_DEVICES-unset}}; echo $PATH; echo $LD_LIBRARY_PATH; cat {GPU}/lib*/* && nvidia-smi"
+
+
+@pytest.fixture
+def gpu_node(node: ShifterNode) -> Iterator[ShifterNode]:
+    """A node with a driver, its module made and configured as docs/gpu-mpi.md says, for who asks for it."""
+    driver, target = node.base / "driver", node.base / "gpu"
+    driver.mkdir()
+    (driver / "libcuda.so.1").write_text("64 bits\n")
+    (driver / "libcuda-32.so.1").write_text("32 bits\n")
+    programs = {
+        "nvidia-smi": "echo GPU",
+        "ldconfig": f"echo ' libcuda.so.1 (libc6,x86-64) => {driver}/libcuda.so.1'\n"
+        f"echo ' libcuda.so.1 (libc6) => {driver}/libcuda-32.so.1'",
+    }
+    for name, text in programs.items():
+        (driver / name).write_text(f"#!/bin/sh\n{text}\n")
+        (driver / name).chmod(0o755)
+    builder = [str(ROOT / "extra/build-module"), "gpu", str(target)]
+    subprocess.run(builder, check=True, env={"PATH": f"{driver}:/usr/bin:/bin"})
+    page = (ROOT / "docs/gpu-mpi.md").read_text()
+    lines = re.findall(r"^module_gpu_(?:copyPath=.*|siteEnvPrepend=.*udiImage.*)$", page, re.MULTILINE)
+    node.configure("".join(f"{line}\n" for line in lines).replace("=/opt/shifter/gpu\n", f"={target}\n"))
+    yield node
+    node.configure()
+    shutil.rmtree(driver)
+    shutil.rmtree(target)
+
+
+@pytest.mark.parametrize("devices", DEVICES, ids=[device.get("CUDA_VISIBLE_DEVICES") for device in DEVICES])
+def test_gpu_libraries_and_programs_are_there_with_the_module_alone(
+    gpu_node: ShifterNode, devices: dict[str, str]
+) -> None:
+    seen = devices.get("CUDA_VISIBLE_DEVICES", "unset")
+    image, environment = f"--image=id:{image_id('base')}", {"PATH": "/bin", **devices}
+    done = gpu_node.run(image, "/bin/sh", "-c", LOOK, env=environment)
+    assert (done.returncode, done.stdout) == (1, f"{seen}\n/bin\n\n")
+    done = gpu_node.run(image, "--module=gpu", "/bin/sh", "-c", LOOK, env=environment)
+    expected = f"{seen}\n{GPU}/bin:/bin\n{GPU}/lib64:{GPU}/lib\n32 bits\n64 bits\nGPU\n"
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr

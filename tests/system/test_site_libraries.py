@@ -103,7 +103,7 @@ def test_the_nodes_driver_and_its_programs(node: ShifterNode, machine: Path) -> 
     done = node.run(IMAGE, "nvidia-smi", env={"CUDA_VISIBLE_DEVICES": "0,1"})
     assert (done.stdout, done.stderr) == ("GPU 0,1\n", "")
     place = "/opt/udiImage/modules/gpu"
-    assert node.run(IMAGE, "printenv", "LD_LIBRARY_PATH").stdout == f"{place}/lib64:/usr/lib\n"
+    assert node.run(IMAGE, "printenv", "LD_LIBRARY_PATH").stdout == f"{place}/lib64:{place}/lib:/usr/lib\n"
     assert node.run(IMAGE, "ls", f"{place}/lib64").stdout == "libcuda.so.1\nlibnvidia-ml.so.1\n"
 
 
