@@ -38,8 +38,8 @@ ROOT = User("root", 0, 0)
 
 
 @contextmanager
-def swapping(first: Path, second: Path, user: User) -> Iterator[None]:
-    """A process of `user` exchanges two names without a pause, at least `SWAPS` times."""
+def swapping(first: Path, second: Path, user: User, at_least: int = SWAPS) -> Iterator[None]:
+    """A process of `user` exchanges two names without a pause, at least that many times."""
     swapper = subprocess.Popen(
         ["/usr/bin/python3", "-c", SWAPPER, str(first), str(second)], user=user.uid, group=user.gid, extra_groups=[],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/",
@@ -49,7 +49,7 @@ def swapping(first: Path, second: Path, user: User) -> Iterator[None]:
     finally:
         count, errors = swapper.communicate(timeout=60)
     assert swapper.returncode == 0, errors
-    assert int(count) >= SWAPS
+    assert int(count) >= at_least
 
 
 def traced(

@@ -19,7 +19,7 @@ from tests.installation import ROOT
 from tests.nodestate import backing_files, check_clean, totals
 from tests.shifternode import ShifterNode, base_tree, image_id
 
-ROUNDS, CROWD = 20, 256
+ROUNDS, CROWD = 100, 256
 TRUE = "/bin/true"
 
 
@@ -64,7 +64,7 @@ def prepare(node: ShifterNode, user: User, image: str) -> None:
 
 
 @pytest.mark.slow
-def test_256_simultaneous_starts_twenty_times(crowd: Crowd) -> None:
+def test_sec04_256_simultaneous_starts_a_hundred_times(crowd: Crowd) -> None:
     """Two users and two images; one of the four pairs is prepared."""
     node, quarter = crowd.node, CROWD // 4
     prepare(node, node.alice, "base")
