@@ -15,8 +15,8 @@
 #include "base/file.h"
 #include "base/text.h"
 
-/* Neither uid 0 nor an ambient set nor a kept one is a source of capabilities, for good: capabilities(7). A caller whose
- * parent had changed them starts from the same. */
+/* Neither uid 0 nor an ambient set nor a kept one is a source of capabilities, for good: capabilities(7). A caller
+ * whose parent had changed them starts from the same. */
 static const unsigned long secure_bits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP_LOCKED |
                                          SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE |
                                          SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
@@ -124,7 +124,9 @@ static int read_back(const struct caller *caller, int proc, struct error *e)
         return error_set(e, 0, "privileges could be regained after the drop; report this to the administrator");
     if (prctl(PR_GET_SECUREBITS) != (int)secure_bits)
         return error_set(e, 0, "the secure bits were not set; report this to the administrator");
-    return getgroups(0, NULL) == (int)caller->group_count ? 0 : error_set(e, 0, "the group list was not set");
+    if (getgroups(0, NULL) == (int)caller->group_count)
+        return 0;
+    return error_set(e, 0, "privileges were not dropped: the group list was not set; report this to the administrator");
 }
 
 int privilege_drop(const struct caller *caller, int proc, struct error *e)

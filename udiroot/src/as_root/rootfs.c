@@ -329,7 +329,7 @@ static int execute_step(struct site *site, const struct plan_step *step, struct 
 int rootfs_build(const struct plan *plan, const struct plan_subject *subject, int proc, struct error *e)
 {
     if (unshare(CLONE_NEWNS) < 0)
-        return error_set(e, errno, "cannot make a mount namespace");
+        return error_set(e, errno, "cannot make a mount namespace (limit: sysctl user.max_mnt_namespaces)");
     /* Slave: mounts of the host may still arrive, for siteFs with the flag slave; nothing of ours goes out. */
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL) < 0)
         return error_set(e, errno, "cannot cut the mount namespace off from the host's");
