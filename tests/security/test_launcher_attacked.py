@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests import oldkernel
 from tests.accounts import MARK
 from tests.security.attacks import ROOT, calls_of, swapping, traced
 from tests.shifternode import ShifterNode, base_tree, image_id
@@ -153,6 +155,40 @@ def test_sec04_no_loop_device_is_free(node: ShifterNode) -> None:
     done = traced(node, node.command(IMAGE, *SHOW), "-o", "/dev/null", "-e", "inject=ioctl:error=ENOSPC")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1)
     assert "no free loop device" in done.stderr
+
+
+def test_sec04_a_list_of_devices_that_lies(node: ShifterNode, tmp_path: Path) -> None:
+    """The kernel's list only says where to look: what a device shows, and that it is one, the device itself tells."""
+    image = node.images / f"{image_id('base')}.squashfs"
+    zeros = node.base / "zeros"
+    zeros.write_bytes(bytes(image.stat().st_size))
+    attach = ["losetup", "--find", "--show", "--read-only", str(zeros)]
+    device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
+    number, size = device.removeprefix("/dev/loop"), image.stat().st_size // 1024
+    lists = [
+        "", "\n\n", "major minor  #blocks  name\n\n", "7", f"7 {number}", f"7 {number} {size} loop\n" * 3,
+        f"7 -1 {size} x\n7 4294967295 {size} x\n7 99999999999999999999 {size} x\n7 1048575 {size} x\n",
+        f"7 {number} -1 x\n7 {number} 99999999999999999999999 x\n4294967303 {number} {size} x\n",
+        f"7 {number} {size} " + "x" * 100_000, f"\x00\n7 {number} {size}", "\xff" * 5000, f"a b c\n7 {number} {size}",
+    ]  # fmt: skip
+    listed, user = tmp_path / "partitions", node.alice
+    script = (
+        f"mount --bind {listed} /proc/partitions && cd / && "
+        f'exec setpriv --reuid={user.uid} --regid={user.gid} --clear-groups -- "$@"'
+    )
+    own = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *node.command(IMAGE, *SHOW)]
+    try:
+        for text in lists:
+            listed.write_bytes(text.encode("latin-1"))
+            done = subprocess.run(
+                own, check=False, capture_output=True, text=True, timeout=60,
+                preexec_fn=partial(oldkernel.hide, node.hidden),
+            )  # fmt: skip
+            assert (done.returncode, done.stdout, done.stderr) == (0, "NAME=TestImage\n", ""), text[:100]
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+        zeros.unlink()
+    assert node.loop_devices() == []
 
 
 # sec-20, sec-27: a launcher that is stopped by its user, and looked into
