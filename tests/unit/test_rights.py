@@ -13,10 +13,10 @@ SOURCES = Path(__file__).resolve().parents[2] / "udiroot/src"
 MOST_LINES = 3500
 # What as_user/ calls of the C library: texts, memory, accounts, reading files.
 PLAIN = frozenset({
-    "__errno_location", "close", "dprintf", "fclose", "fgetpwent", "fopen", "free", "fstat", "fstatfs", "getopt_long",
-    "getpwnam", "getpwuid", "memchr", "memcmp", "memcpy", "memset", "open", "optarg", "opterr", "optind", "optopt",
-    "qsort", "stpcpy", "strcasecmp", "strchr", "strcmp", "strcspn", "strlen", "strncmp", "strpbrk", "strrchr",
-    "strsep", "strspn", "strstr", "strtoul",
+    "_GLOBAL_OFFSET_TABLE_", "__errno_location", "close", "dprintf", "fclose", "fgetpwent", "fopen", "free",
+    "fstat", "fstatfs", "getopt_long", "getpwnam", "getpwuid", "memchr", "memcmp", "memcpy", "memset", "open",
+    "optarg", "opterr", "optind", "optopt", "qsort", "stpcpy", "strcasecmp", "strchr", "strcmp", "strcspn",
+    "strlen", "strncmp", "strpbrk", "strrchr", "strsep", "strspn", "strstr", "strtoul",
 })  # fmt: skip
 # Hooks of users run after root's rights are gone.
 AFTER_THE_DROP = {

@@ -23,12 +23,14 @@
 #include "as_user/account.h"
 #include "as_user/command.h"
 #include "as_user/config.h"
+#include "as_user/container_environ.h"
 #include "as_user/environ.h"
 #include "as_user/explain.h"
 #include "as_user/modules.h"
 #include "as_user/options.h"
 #include "as_user/plan.h"
 #include "as_user/prepared.h"
+#include "as_user/request.h"
 #include "as_user/userhooks.h"
 #include "base/text.h"
 
@@ -75,16 +77,6 @@ static int open_image(struct run *r, struct error *e)
     if (known == 1)
         known = image_gateway_lookup(&r->config, &r->spec, &r->process, &r->caller, id, e);
     return known < 0 ? -1 : image_open(store, &r->config, id, &r->image, e);
-}
-
-/* Section 5.3: SHIFTER_<name>, else Slurm's; an empty one asks for nothing. */
-static const char *asked_for(const struct run *r, const char *name)
-{
-    CLEANUP_FREE char *plain = text_format("SHIFTER_%s", name), *spank = text_format("SLURM_SPANK_SHIFTER_%s", name);
-    const char *value = environ_get(&r->outer, plain);
-    if (value == NULL || *value == '\0')
-        value = environ_get(&r->outer, spank);
-    return value != NULL && *value != '\0' ? value : NULL;
 }
 
 /* The job on this node, as setupRoot -J was told it: only chooses among the caller's own environments. */
@@ -134,30 +126,6 @@ static int choose_image(struct run *r, struct error *e)
     return 0;
 }
 
-/* Section 3.5. */
-static int choose_modules(struct run *r, struct error *e)
-{
-    const char *asked = r->options.modules != NULL ? r->options.modules : asked_for(r, "MODULE");
-    struct error cause;
-    if (asked == NULL)
-        asked = r->prepared.modules;
-    if (modules_choose(&r->config, asked, &r->modules, &cause) == 0)
-        return 0;
-    const char *source = asked == r->prepared.modules ? "the prepared container" : "SHIFTER_MODULE";
-    return error_set(e, 0, "%s: %s", r->options.modules != NULL ? "--module" : source, cause.text);
-}
-
-/* Section 8; one --volume is enough to forget what the environment says. */
-static int choose_volumes(struct run *r, struct error *e)
-{
-    const char *inherited = asked_for(r, "VOLUME");
-    if (inherited == NULL)
-        inherited = r->prepared.volumes;
-    if (r->options.volumes.count == 0 && inherited != NULL)
-        strings_add(&r->options.volumes, inherited);
-    return volumes_of_user(&r->options.volumes, &r->volumes, e);
-}
-
 /* Section 7.4. */
 static int choose_workdir(struct run *r, struct error *e)
 {
@@ -177,61 +145,26 @@ static int choose_workdir(struct run *r, struct error *e)
 /* --keepenv. The loader of a setuid program has taken LD_*, TMPDIR and others away; the kernel still knows what the
  * caller said, and tells an undumpable process only as root. It is the command that gets it: nothing of ours has an
  * environment. */
-static int keep_environment(struct run *r, struct error *e)
+static int open_process_environ(const struct run *r)
 {
-    if (r->options.kept.count == 0)
-        return 0;
     privilege_as_root();
-    CLEANUP_CLOSE int fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
+    int fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
     int cause = errno;
     privilege_as_user(&r->caller);
-    return fd < 0 ? error_set(e, cause, "--keepenv: cannot read /proc/self/environ")
-                  : environ_read_process(fd, &r->options.kept, &r->environ, e);
+    errno = cause;
+    return fd;
 }
 
-/* Section 11.2, in its order. */
 static int make_environment(struct run *r, struct error *e)
 {
-    struct strings *origins = r->options.explain != NULL ? &r->origins : NULL;
-    struct strings file = {0};
-    if (r->options.env_file != NULL) {
-        CLEANUP_CLOSE int fd = open(r->options.env_file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-        if (fd < 0)
-            return error_set(e, errno, "cannot read --env-file %s", r->options.env_file);
-        if (environ_read_file(fd, r->options.env_file, &file, e) < 0)
-            return -1;
-    }
-    if (!r->options.clear_environ)
-        for (size_t i = 0; i < r->outer.count; i++) {
-            strings_add(&r->environ, r->outer.items[i]);
-            environ_note(origins, environ_set, r->outer.items[i], "", "caller");
-        }
-    for (size_t i = 0; i < r->options.kept.count; i++)
-        environ_note(origins, environ_set, r->options.kept.items[i], "", "--keepenv");
-    if (keep_environment(r, e) < 0)
-        return -1;
-    CLEANUP_FREE char *identifier = text_format("SHIFTER_IMAGE=%s", r->image.id);
-    if (r->spec.request != NULL) {
-        CLEANUP_FREE char *request = text_format("SHIFTER_IMAGEREQUEST=%s", r->spec.request);
-        environ_set(&r->environ, request);
-    }
-    environ_set(&r->environ, identifier);
-    environ_note(origins, environ_set, "SHIFTER_IMAGE", "", "shifter");
-    environ_note(origins, environ_set, "SHIFTER_IMAGEREQUEST", "", r->spec.request != NULL ? "shifter" : "caller");
-    const struct strings *sources[] = {&r->image.meta.environ, &file, &r->options.environ};
-    static const char *const names[] = {"image", "--env-file", "--env"};
-    for (size_t s = 0; s < sizeof sources / sizeof sources[0]; s++)
-        for (size_t i = 0; i < sources[s]->count; i++) {
-            environ_set(&r->environ, sources[s]->items[i]);
-            environ_note(origins, environ_set, sources[s]->items[i], "", names[s]);
-        }
-    for (size_t i = 0; i < r->modules.count; i++) {
-        CLEANUP_FREE char *prefix = text_format("module_%s_", r->modules.items[i]->name);
-        environ_apply_site(&r->environ, &r->modules.items[i]->environ, prefix, origins);
-    }
-    environ_apply_site(&r->environ, &r->config.site_environ, "", origins);
-    strings_free(&file);
-    return 0;
+    bool kept = r->options.kept.count > 0;
+    CLEANUP_CLOSE int fd = kept ? open_process_environ(r) : -1;
+    if (kept && fd < 0)
+        return error_set(e, errno, "--keepenv: cannot read /proc/self/environ");
+    const struct environ_sources sources = {.options = &r->options, .outer = &r->outer, .process_environ = fd,
+                                            .image = &r->image, .request = r->spec.request,
+                                            .modules = &r->modules, .config = &r->config};
+    return container_environ_make(&sources, &r->environ, r->options.explain != NULL ? &r->origins : NULL, e);
 }
 
 static int decide(struct run *r, struct error *e)
@@ -242,7 +175,8 @@ static int decide(struct run *r, struct error *e)
     r->holder = job_holder(&r->outer);
     if (r->spec.type == IMAGE_NONE && choose_prepared(r, e) < 0)
         return -1;
-    if (choose_modules(r, e) < 0 || choose_volumes(r, e) < 0 ||
+    const struct request request = {.options = &r->options, .outer = &r->outer, .prepared = &r->prepared};
+    if (request_modules(&request, &r->config, &r->modules, e) < 0 || request_volumes(&request, &r->volumes, e) < 0 ||
         plan_check(&r->config, &r->modules, &r->volumes, e) < 0 || choose_image(r, e) < 0)
         return -1;
     /* An account is what a container is made for: to enter a prepared one, no daemon has to be asked for it. */
