@@ -118,3 +118,18 @@ def test_a_teardown_clears_up_after_a_setup_that_was_killed_while_it_built(node:
         assert node.as_root("unsetupRoot", "-J", "1@n").returncode == 0
         assert not node.state.exists()
     check_clean(node, "at the end")
+
+
+def test_the_state_directory_can_vanish_before_it_is_locked(node: ShifterNode) -> None:
+    """The last teardown removes it."""
+    node.state.mkdir(mode=0o700)
+    log = node.base / "trace"
+    calls = "?mkdir,mkdirat"
+    delayed = ["strace", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:delay_exit=2000000:when=1"]
+    with subprocess.Popen([*delayed, *setup(node, "1@n")], stderr=subprocess.PIPE, text=True, cwd="/") as process:
+        while not log.exists() or str(node.state) not in log.read_text():
+            time.sleep(0.01)
+        node.state.rmdir()
+        assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    log.unlink()
+    assert holders(node) == [["1@n"]]

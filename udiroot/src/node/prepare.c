@@ -53,7 +53,9 @@ static int lock_base(bool create, struct prepare *s, struct error *e)
         if (create && mkdir(STATEDIR, 0700) < 0 && errno != EEXIST)
             return error_set(e, errno, "cannot create " STATEDIR);
         s->base = state_open_trusted(STATEDIR);
-        if (s->base < 0 && errno == ENOENT && !create)
+        if (s->base < 0 && errno == ENOENT && create) /* removed since */
+            continue;
+        if (s->base < 0 && errno == ENOENT)
             return 0;
         if (s->base < 0)
             return error_set(e, errno, "cannot use " STATEDIR " (it must be a directory of root with mode 0700)");
