@@ -42,12 +42,11 @@ static void send_answer(int to, struct answer *answer, const int *fds, size_t co
     (void)sendmsg(to, &message, MSG_NOSIGNAL);
 }
 
-/* In the child. It keeps neither the lock nor the streams that others read to their end. */
-static _Noreturn void build(const struct plan *plan, const struct plan_subject *subject, int proc, int lock, int to)
+/* In the child. It does not keep the streams that others read to their end. */
+static _Noreturn void build(const struct plan *plan, const struct plan_subject *subject, int proc, int to)
 {
     struct answer answer = {0};
     int fds[PASSED] = {-1, -1}, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    (void)close(lock);
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (null < 0 || dup2(null, fd) < 0)
             _exit(1);
@@ -100,8 +99,8 @@ static bool wait_for_answer(int fd, pid_t child, unsigned seconds)
     return ready > 0;
 }
 
-int apart_build(const struct plan *plan, const struct plan_subject *subject, int proc, int lock, int *container,
-                int *tree, struct error *e)
+int apart_build(const struct plan *plan, const struct plan_subject *subject, int proc, int *container, int *tree,
+                struct error *e)
 {
     unsigned seconds = BUILD_SECONDS;
     for (size_t i = 0; i < plan->count; i++)
@@ -114,7 +113,7 @@ int apart_build(const struct plan *plan, const struct plan_subject *subject, int
     if (child < 0)
         return error_set(e, errno, "cannot start a process that builds the container");
     if (child == 0)
-        build(plan, subject, proc, lock, to);
+        build(plan, subject, proc, to);
     (void)close(to);
     to = -1;
     if (!wait_for_answer(from, child, seconds)) {

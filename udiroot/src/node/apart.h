@@ -9,9 +9,9 @@
 #include "as_user/plan.h"
 #include "base/error.h"
 
-/* Descriptors of the container's namespace and of a copy of its tree (-1 on old kernels). `lock` is closed in the
- * process that builds. When that has not ended in time, it is killed and left alone. */
-int apart_build(const struct plan *plan, const struct plan_subject *subject, int proc, int lock, int *container,
-                int *tree, struct error *e);
+/* Descriptors of the container's namespace and of a copy of its tree (-1 on old kernels). When the process that
+ * builds has not ended in time, it is killed and left alone, with copies of all descriptors that we have now. */
+int apart_build(const struct plan *plan, const struct plan_subject *subject, int proc, int *container, int *tree,
+                struct error *e);
 
 #endif

@@ -46,6 +46,14 @@ static int take_lock(int base, struct error *e)
     return 0;
 }
 
+/* The descriptor goes too: it is the lock's as long as any process has a copy, and one that waits for a file system of
+ * a user's keeps its copy even when it is killed. */
+static void let_go(struct prepare *s)
+{
+    (void)close(s->base);
+    s->base = -1;
+}
+
 /* The lock is the directory itself, which its last user removes: a lock on a removed one is none. */
 static int lock_base(bool create, struct prepare *s, struct error *e)
 {
@@ -66,7 +74,7 @@ static int lock_base(bool create, struct prepare *s, struct error *e)
             process_hold_signals(); /* until now they could be answered at once */
             return 0;
         }
-        (void)close(s->base);
+        let_go(s);
     }
 }
 
@@ -105,7 +113,8 @@ void prepare_close(struct prepare *s)
 {
     struct strings names = {0};
     struct error ignored;
-    bool empty = s->directory >= 0 && state_list(s->directory, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
+    bool empty = s->base >= 0 && s->directory >= 0 &&
+                 state_list(s->directory, (uid_t)-1, &names, &ignored) == 0 && names.count == 0;
     strings_free(&names);
     if (s->directory >= 0)
         (void)close(s->directory);
@@ -227,32 +236,35 @@ static int pin_namespace(int environment, int container, struct error *e)
 /* Others need not wait for what takes long, nor for what a user can make long. The environment that is being built
  * keeps STATEDIR from being removed, so it is still the lock; but unsetupRoot may have been here. `done` is the
  * result of what was done without the lock, `e` says what was wrong with it. */
-static int lock_again(const struct prepare *s, int environment, int done, struct error *e)
+static int lock_again(struct prepare *s, int environment, int done, struct error *e)
 {
-    struct error second;
-    if (take_lock(s->base, done < 0 ? &second : e) < 0 || done < 0)
+    struct error second, *cause = done < 0 ? &second : e;
+    s->base = state_open_trusted(STATEDIR);
+    if (s->base < 0)
+        (void)error_set(cause, errno, "cannot open " STATEDIR " again");
+    if (s->base < 0 || take_lock(s->base, cause) < 0 || done < 0)
         return -1;
     return environment_is_unheld(environment)
                ? error_set(e, 0, "unsetupRoot has taken the container away while it was built")
                : 0;
 }
 
-static int build_and_pin(const struct prepare *s, int environment, const struct plan *plan,
+static int build_and_pin(struct prepare *s, int environment, const struct plan *plan,
                          const struct plan_subject *subject, int proc, int *tree, struct error *e)
 {
     CLEANUP_CLOSE int container = -1;
     if (*tree >= 0) /* of an attempt before */
         (void)close(*tree);
     *tree = -1;
-    (void)flock(s->base, LOCK_UN);
-    int built = apart_build(plan, subject, proc, s->base, &container, tree, e);
+    let_go(s);
+    int built = apart_build(plan, subject, proc, &container, tree, e);
     return lock_again(s, environment, built, e) < 0 ? -1 : pin_namespace(environment, container, e);
 }
 
 /* A mount namespace may hold younger ones only. Since Linux 6.18 their age is a number that each processor takes from a
  * stock of its own, so where the host's namespace is not the system's first one, a new one can look older. On the
  * processor where the host's was made it never does: they are tried one after the other. */
-static int build_pinned(const struct prepare *s, int environment, const struct plan *plan,
+static int build_pinned(struct prepare *s, int environment, const struct plan *plan,
                         const struct plan_subject *subject, int proc, int *tree, struct error *e)
 {
     int result = build_and_pin(s, environment, plan, subject, proc, tree, e);
@@ -309,7 +321,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
         return -1;
     if (with_sshd) {
         CLEANUP_CLOSE int container = state_open_namespace(environment);
-        (void)flock(s->base, LOCK_UN);
+        let_go(s);
         int started = sshd_start(environment, container, proc, subject->caller, e);
         if (lock_again(s, environment, started, e) < 0)
             return -1;
