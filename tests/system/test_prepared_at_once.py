@@ -133,3 +133,19 @@ def test_the_state_directory_can_vanish_before_it_is_locked(node: ShifterNode) -
         assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
     log.unlink()
     assert holders(node) == [["1@n"]]
+
+
+def test_a_shown_container_can_go_when_a_start_has_opened_its_place(node: ShifterNode) -> None:
+    assert subprocess.run(setup(node, "1@n"), cwd="/", check=False).returncode == 0
+    assert (node.udi_mount / "etc").exists()
+    log = node.base / "trace"
+    traced = ["strace", "-u", node.eve.name, "-o", str(log), "-e", "trace=mount,openat2"]
+    delay = ["-e", "inject=mount:delay_enter=2000000:when=2"]
+    start = node.command(f"--image=id:{BASE}", "/bin/true")
+    with subprocess.Popen([*traced, *delay, *start], stderr=subprocess.PIPE, text=True, cwd="/") as process:
+        while not log.exists() or "MS_SLAVE" not in log.read_text():
+            time.sleep(0.01)
+        time.sleep(0.5)  # it opens the place
+        assert node.as_root("unsetupRoot").returncode == 0
+        assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    log.unlink()

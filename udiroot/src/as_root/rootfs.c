@@ -58,16 +58,21 @@ int rootfs_open_udi_mount(const struct config *config, struct error *e)
 
 static int make_scratch(struct site *site, const struct plan_step *step, struct error *e)
 {
-    CLEANUP_CLOSE int base = rootfs_open_udi_mount(site->subject->config, e);
-    if (base < 0)
-        return -1;
     bool bounded = strcmp(step->source, "tmpfs") == 0;
     if (!bounded && site->subject->config->mount_udi_root_writable)
         return error_set(e, 0,
                          "a writable container (mountUdiRootWritable=1) needs rootfsType=tmpfs: a %s has no limit",
                          step->source);
     const char *options = bounded ? tmpfs_options : NULL;
-    if (mount("shifter", kernel_fd_path(base).text, step->source, MS_NOSUID | MS_NODEV, options) < 0)
+    int result = -1;
+    /* A prepared container that is shown there goes with the host's, also after it was opened. */
+    for (int try = 0; result < 0 && (try == 0 || ((errno == ENOENT || errno == EINVAL) && try < 8)); try++) {
+        CLEANUP_CLOSE int base = rootfs_open_udi_mount(site->subject->config, e);
+        if (base < 0)
+            return -1;
+        result = mount("shifter", kernel_fd_path(base).text, step->source, MS_NOSUID | MS_NODEV, options);
+    }
+    if (result < 0)
         return error_set(e, errno, "cannot mount a %s (rootfsType) on %s", step->source, step->target);
     if ((site->scratch = kernel_open_no_symlinks(step->target)) < 0 || fchdir(site->scratch) < 0)
         return error_set(e, errno, "cannot enter %s", step->target);
