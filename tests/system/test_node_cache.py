@@ -264,3 +264,13 @@ def test_a_place_without_nameless_files(node: ShifterNode, caches: Path) -> None
     trace.unlink()
     assert "O_TMPFILE, 0600) = -1 EOPNOTSUPP" in calls
     assert calls.count("unlinkat(") == 2
+
+
+def test_a_cache_of_the_site_is_not_shown_to_others(node: ShifterNode, caches: Path) -> None:
+    """Its root directory has the mode that mkfs.xfs gives it, and files their user's umask."""
+    for there in (True, False):
+        allow(node, **({} if there else {"siteFs": "/none:/cache:perNodeCache=size=320m"}))
+        done = node.as_root("setupRoot", "-u", node.alice.name, "id", image_id("base"))
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in node.udi_mount.glob("etc")] == ["etc"] * there
+        assert node.as_root("unsetupRoot").returncode == 0

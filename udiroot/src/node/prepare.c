@@ -199,7 +199,7 @@ static int check_bare(const struct prepare *s, int proc, struct error *e)
 
 /* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user
  * of the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his
- * volumes, which may come out of closed directories. */
+ * volumes, which may come out of closed directories, or a cache, where what he writes is his alone. */
 static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
 {
     int occupied = is_occupied(s, proc, e);
@@ -317,6 +317,8 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     if (build_pinned(s, environment, plan, subject, proc, &tree, e) < 0) /* what is pinned is complete */
         return -1;
     bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
+    for (size_t i = 0; i < plan->count && show; i++)
+        show = plan->steps[i].kind != PLAN_CACHE;
     if (show && show_tree(s, proc, environment, tree, e) < 0)
         return -1;
     if (with_sshd) {
