@@ -53,3 +53,18 @@ def test_a_local_image_that_never_answers_keeps_a_prolog_for_a_while_only(node: 
     assert done.returncode == 1
     assert "was not built within 30 seconds" in done.stderr
     assert not node.state.exists()
+
+
+@pytest.mark.slow
+def test_equal_requests_do_not_wait_for_one_failure_after_the_other(node: ShifterNode, stuck: Path) -> None:
+    """The first one is waited for; when it has failed, the others try at the same time."""
+    command = [node.program("setupRoot"), "-u", node.eve.name, "-v", f"{stuck}/x:/mnt"]
+    jobs = [subprocess.Popen([*command, "-J", f"{job}@n", "id", BASE], stderr=subprocess.DEVNULL) for job in range(3)]
+    most = 0
+    while any(job.poll() is None for job in jobs):
+        most = max(most, len(list(node.state.glob(f"*/{node.eve.uid}.*"))))
+        if most > 1:
+            for job in jobs:
+                job.kill()
+        time.sleep(0.01)
+    assert most == 2

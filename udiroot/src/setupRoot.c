@@ -8,6 +8,7 @@
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "as_root/image_store.h"
@@ -36,6 +37,9 @@ static const char usage[] = "usage: setupRoot -u USER [-U UID] [-G GID] [-v MAPS
                             "[-N \"HOST/COUNT ...\" | -N @-] [-s @-] [-J HOLDER] [-V] TYPE IDENTIFIER";
 
 enum { HOSTS_LIMIT = 1 << 20 }; /* bytes of -N, with which environments are compared: state.c */
+
+/* Seconds after which no further builder is waited for: each may fail as late as the one before. */
+enum { PATIENCE = 20 };
 
 static int parse_id(const char *text, const char *option, unsigned *out, struct error *e)
 {
@@ -178,6 +182,13 @@ static int open_image(const struct request *q, const struct config *config, cons
     return image_check_acl(&out->meta, caller->uid, caller->gid, caller->groups, caller->group_count, e);
 }
 
+static time_t seconds(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
 static int prepare(struct request *q, struct error *e)
 {
     struct config config;
@@ -212,11 +223,13 @@ static int prepare(struct request *q, struct error *e)
         return -1;
     int result;
     bool waited;
+    const time_t begun = seconds();
     do {
         CLEANUP_CLOSE int builder = -1;
+        int *const mark = seconds() - begun < PATIENCE ? &builder : NULL;
         result = prepare_open(&config, proc, true, &state, e);
         if (result == 0)
-            result = prepare_join(&state, caller.uid, text, of_job, q->holder, ssh.identity != NULL, &builder, e);
+            result = prepare_join(&state, caller.uid, text, of_job, q->holder, ssh.identity != NULL, mark, e);
         waited = result == 0 && builder >= 0;
         if (result == 0 && !waited)
             result = prepare_build(&state, &plan, &subject, proc, of_job, q->holder, ssh.identity != NULL, e);

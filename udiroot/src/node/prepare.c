@@ -132,7 +132,6 @@ void prepare_close(struct prepare *s)
 int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char *of_job, const char *holder,
                  bool with_sshd, int *builder, struct error *e)
 {
-    *builder = -1;
     struct strings names = {0};
     int result = state_list(s->directory, uid, &names, e);
     for (size_t i = 0; i < names.count && result == 0; i++) {
@@ -140,9 +139,10 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
         if (environment < 0 || !state_file_equals(environment, "plan", plan_text) ||
             !state_file_equals(environment, "hosts", of_job))
             continue;
-        if (environment_is_being_built(environment))
-            *builder = *builder >= 0 ? *builder : environment_builder(environment);
-        else if (!with_sshd || sshd_is_alive(environment, s->proc))
+        if (!state_has(environment, "ready")) {
+            if (builder != NULL && *builder < 0)
+                *builder = environment_builder(environment);
+        } else if (!with_sshd || sshd_is_alive(environment, s->proc))
             result = environment_hold(environment, holder, e) < 0 ? -1 : 1;
     }
     strings_free(&names);

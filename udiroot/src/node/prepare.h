@@ -23,9 +23,9 @@ int prepare_open(const struct config *config, int proc, bool create, struct prep
 /* Unlocks; removes the directories when no environment is left. */
 void prepare_close(struct prepare *state);
 
-/* Adds `holder` to the environment of this plan and job: 1 when there was one, 0 when there was none. One
- * `with_sshd` counts only while that runs. `*builder` is -1; when there is none but somebody builds it just now, it
- * is what environment_await takes, once the state is closed. */
+/* Adds `holder` to the environment of this plan and job: 1 when there was one, 0 when there was none. One `with_sshd`
+ * counts only while that runs. `*builder` is -1 before; when there is none but somebody builds it just now, it becomes
+ * what environment_await takes, once the state is closed. With NULL nobody is waited for. */
 int prepare_join(struct prepare *state, uid_t uid, const char *plan_text, const char *of_job, const char *holder,
                  bool with_sshd, int *builder, struct error *e);
 /* Builds an environment and pins it, held by `holder`. Undone on failure. Returns in the host's namespace. The lock
