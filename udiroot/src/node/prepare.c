@@ -387,10 +387,15 @@ int prepare_release(struct prepare *s, int proc, const char *holder, struct erro
         if ((holder == NULL || environment_is_unheld(environment)) && !environment_is_being_built(environment))
             result = environment_remove(s, names.items[i], e);
     }
+    if (result == 0 && holder == NULL)
+        result = unmount_all(proc, s->config->udi_mount, e);
+    for (size_t i = 0; i < names.count && result == 0 && holder == NULL; i++) {
+        CLEANUP_CLOSE int environment = state_open_environment(s->directory, names.items[i]);
+        if (environment >= 0) /* that is being built: what will be shown next is not its tree */
+            (void)unlinkat(environment, "shown", 0);
+    }
     strings_free(&names);
     if (result < 0 || holder != NULL)
         return result;
-    if (unmount_all(proc, s->config->udi_mount, e) < 0)
-        return -1;
     return s->config->loop_mount != NULL ? unmount_all(proc, s->config->loop_mount, e) : 0;
 }
