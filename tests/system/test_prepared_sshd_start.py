@@ -55,7 +55,11 @@ def starting(node: ShifterNode, *around: str) -> Iterator[subprocess.Popen[str]]
         process.stdin.write(f"{SECRET}\n")
         process.stdin.close()
         process.stdin = None
-        yield process
+        try:
+            yield process
+        except BaseException:
+            node.as_root("unsetupRoot")  # strace ends with what it follows
+            raise
 
 
 def await_that(condition: Callable[[], object]) -> None:
