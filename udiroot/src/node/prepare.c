@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "node/prepare.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -13,11 +12,11 @@
 #include "as_root/etcfiles.h"
 #include "as_root/mounts.h"
 #include "as_root/process.h"
-#include "as_root/rootfs.h"
 #include "as_root/state.h"
 #include "base/text.h"
 #include "node/apart.h"
 #include "node/environment.h"
+#include "node/shown.h"
 #include "node/sshd.h"
 
 /* An environment that is not ready, or whose namespace is not pinned, and that nobody builds, will never be. */
@@ -149,79 +148,6 @@ int prepare_join(struct prepare *s, uid_t uid, const char *plan_text, const char
     return result;
 }
 
-/* Mounts that share with nobody, but with whatever copies are made of them. */
-static int set_apart(int fd, const struct prepare *s, struct error *e)
-{
-    const struct kernel_fd_path name = kernel_fd_path(fd);
-    if (mount(NULL, name.text, NULL, MS_PRIVATE | MS_REC, NULL) == 0 &&
-        mount(NULL, name.text, NULL, MS_SHARED | MS_REC, NULL) == 0)
-        return 0;
-    return error_set(e, errno, "cannot set the mounts at %s apart", s->config->udi_mount);
-}
-
-/* Is a tree shown there, or anything else mounted? -1 on error. */
-static int is_occupied(const struct prepare *s, int proc, struct error *e)
-{
-    struct mount_table table;
-    if (mount_table_read(proc, &table, e) < 0)
-        return -1;
-    bool occupied = false;
-    for (size_t i = 0; i < table.count && !occupied; i++)
-        occupied = path_is_below(table.items[i].point, s->config->udi_mount);
-    mount_table_free(&table);
-    return occupied;
-}
-
-/* A directory that the site uses for something would vanish below a shown tree, and all mounts in it with
- * unsetupRoot. */
-static int check_bare(const struct prepare *s, int proc, struct error *e)
-{
-    int occupied = is_occupied(s, proc, e);
-    if (occupied != 0)
-        return occupied < 0 ? -1 : 0;
-    CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
-    if (bare < 0)
-        return -1;
-    int copy = openat(bare, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *listing = copy < 0 ? NULL : fdopendir(copy);
-    if (listing == NULL)
-        return error_set(e, errno, "cannot list udiMount %s", s->config->udi_mount);
-    const struct dirent *entry;
-    while ((entry = readdir(listing)) != NULL && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
-        continue;
-    int result = entry == NULL ? 0
-                               : error_set(e, 0, "udiMount %s is not empty: a container would hide '%s' in it; name a "
-                                                 "directory of shifter's own in udiRoot.conf, or empty this one",
-                                           s->config->udi_mount, entry->d_name);
-    (void)closedir(listing);
-    return result;
-}
-
-/* For programs that look at <udiMount>/var/shifterConfig.json, as the contract has it. udiMount is open to every user
- * of the node, so trees are not shown of an image that has an ACL, that their user can write, or that have his
- * volumes, which may come out of closed directories, or a cache, where what he writes is his alone. */
-static int show_tree(struct prepare *s, int proc, int environment, int tree, struct error *e)
-{
-    int occupied = is_occupied(s, proc, e);
-    if (occupied != 0)
-        return occupied < 0 ? -1 : 0;
-    CLEANUP_CLOSE int bare = rootfs_open_udi_mount(s->config, e);
-    if (bare < 0 || upper_write(environment, "shown", "", 0, e) < 0)
-        return -1;
-    /* Attached to a shared mount, the tree would be copied to all its peers and slaves. So its parent is a mount of
-     * ours that shares with nobody who is there. Who unshares later has a copy all the same: that goes when this one
-     * does, if it is a peer or a slave of it and not private. */
-    const struct kernel_fd_path name = kernel_fd_path(bare);
-    if (mount(name.text, name.text, NULL, MS_BIND, NULL) < 0)
-        return error_set(e, errno, "cannot prepare %s for the container", s->config->udi_mount);
-    CLEANUP_CLOSE int target = rootfs_open_udi_mount(s->config, e);
-    if (target < 0 || set_apart(target, s, e) < 0)
-        return -1;
-    if (kernel_attach_mount(tree, target) < 0)
-        return error_set(e, errno, "cannot show the container at %s", s->config->udi_mount);
-    return set_apart(tree, s, e);
-}
-
 /* Returns 1 when the kernel takes the container's namespace for an older one than the host's. */
 static int pin_namespace(int environment, int container, struct error *e)
 {
@@ -319,7 +245,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
     bool show = tree >= 0 && !plan->writable && !subject->image->meta.restricted && subject->volumes->count == 0;
     for (size_t i = 0; i < plan->count && show; i++)
         show = plan->steps[i].kind != PLAN_CACHE;
-    if (show && show_tree(s, proc, environment, tree, e) < 0)
+    if (show && shown_attach(s, proc, environment, tree, e) < 0)
         return -1;
     if (with_sshd) {
         CLEANUP_CLOSE int container = state_open_namespace(environment);
@@ -334,7 +260,7 @@ static int fill_environment(struct prepare *s, int environment, const struct pla
 int prepare_build(struct prepare *s, const struct plan *plan, const struct plan_subject *subject, int proc,
                   const char *of_job, const char *holder, bool with_sshd, struct error *e)
 {
-    CLEANUP_FREE char *name = check_bare(s, proc, e) < 0 ? NULL : make_environment(s, subject->caller->uid, e);
+    CLEANUP_FREE char *name = shown_check(s, proc, e) < 0 ? NULL : make_environment(s, subject->caller->uid, e);
     if (name == NULL)
         return -1;
     CLEANUP_CLOSE int environment = state_open_environment(s->directory, name);
