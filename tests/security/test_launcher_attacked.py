@@ -279,13 +279,22 @@ def test_sec20_a_stopped_launcher_shows_nothing_and_takes_nothing(node: ShifterN
     assert node.loop_devices() == []
 
 
+@pytest.fixture
+def checker(node: ShifterNode) -> Iterator[None]:
+    """What --explain and --check-config execute."""
+    tool = node.base / "sbin/udiroot"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    yield
+    tool.unlink()
+    tool.parent.rmdir()
+
+
+@pytest.mark.usefixtures("checker")
 @pytest.mark.parametrize("words", [(IMAGE, "/bin/true"), ("--explain", IMAGE), ("--check-config",)])
 def test_sec20_tracing_is_forbidden_after_each_change_of_rights(node: ShifterNode, words: tuple[str, ...]) -> None:
     """A change of effective ids sets what fs.suid_dumpable says: prctl(2), PR_SET_DUMPABLE."""
-    tool = node.base / "sbin/udiroot"
-    tool.parent.mkdir(exist_ok=True)
-    tool.write_text("#!/bin/sh\n")
-    tool.chmod(0o755)
     waiting, changes = "", 0
     for _, name, arguments in calls_of(node, node.command(*words)):
         if name in ("setresuid", "setresgid"):
@@ -297,7 +306,6 @@ def test_sec20_tracing_is_forbidden_after_each_change_of_rights(node: ShifterNod
             waiting = ""
         elif name not in ("setgroups", "getuid", "getgid", "geteuid"):
             assert waiting == "", name
-    tool.unlink()
     assert (waiting, changes > 3) == ("", True)
 
 

@@ -64,7 +64,7 @@ ARGUMENTS = [
     ("-u USER -U -1 id ID", "'-1'"), ("-u USER -G 99999999999 id ID", "99999999999"),
     ("-u USER -U 4294967295 id ID", "-U"),
     ("-u USER bogus x", "bogus"), ("-u USER id x", "'x'"), (f"-u USER id {'0' * 64}", "0" * 64),
-    ("-u USER local x", "'x'"),
+    ("-u USER local x", "local:x"),
     ("-u USER local /", "allowLocalChroot"), ("-u USER id @ESCAPE", "?[31m"), ("-u @ESCAPE id ID", "?[31m"),
     ("-u USER -J @EMPTY id ID", "holder"), ("-u USER -J ../x id ID", "../x"),
     (f"-u USER -J {'x' * 1000} id ID", "holder"),
