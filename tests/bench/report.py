@@ -120,7 +120,8 @@ def load() -> float:
 def _version(command: Sequence[str]) -> str | None:
     if shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(list(command), check=False, capture_output=True, text=True)
+    environment = {"USER": "bench", **os.environ}  # without it ch-run says nothing
+    done = subprocess.run(list(command), check=False, capture_output=True, text=True, env=environment)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0] if lines else "present"
 
